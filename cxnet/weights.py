@@ -1,0 +1,182 @@
+"""Trained weights: the manifest that describes them, and files that are used only if their checksum fits.
+
+``weights/manifest.toml`` has one table per network. Each network is stored twice, with the same half-precision
+values: ``<name>.npz`` (Keras variables by path: train on, convert, inspect) and ``<name>.xml`` + ``<name>.bin``
+(OpenVINO: starts in a fraction of a second, without TensorFlow). Neither form can run code when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxnet.architectures import ARCHITECTURES, Architecture
+from cxnet.errors import WeightsError
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about one set of weights; one table of the manifest.
+
+    `sha256` is that of the trainable file and names the model wherever a number is reported. `held_out` holds
+    what was measured on cases that the network was not trained on.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    input_size_px: int
+    scaling: str
+    feature_layer: str | None
+    trained_on: str
+    training_run: str
+    licence: str
+    files: Mapping[str, str]
+    held_out: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        return self.files[f"{self.name}.npz"]
+
+    @property
+    def recipe(self) -> Architecture:
+        """The architecture's row of :data:`cxnet.architectures.ARCHITECTURES`."""
+        return ARCHITECTURES[self.architecture]
+
+    def path(self, suffix: str) -> Path:
+        """Path of one of the files (".npz", ".xml", ".bin") after checking its sha256.
+
+        Raises
+        ------
+        WeightsError
+            If the file is missing or its checksum differs from the manifest's.
+        """
+        name = f"{self.name}{suffix}"
+        path = self.folder / name
+        if not path.is_file():
+            raise WeightsError(f"The weights file {name} is missing; restore it from the repository.")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.files.get(name):
+            raise WeightsError(
+                f"The weights file {name} does not match its checksum in manifest.toml, so it was changed or "
+                "damaged; restore it from the repository."
+            )
+        return path
+
+
+@cache
+def cards(folder: Path = FOLDER) -> Mapping[str, Card]:
+    """All cards of the manifest by name.
+
+    Raises
+    ------
+    WeightsError
+        If the manifest is missing or cannot be understood.
+    """
+    try:
+        tables = tomllib.loads((folder / "manifest.toml").read_text("utf-8"))
+        found = {name: _card(name, table, folder) for name, table in tables.items()}
+    except FileNotFoundError:
+        raise WeightsError(f"There is no manifest.toml in {folder}; restore it from the repository.") from None
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise WeightsError(f"weights/manifest.toml cannot be understood ({error}); restore it.") from error
+    return MappingProxyType(found)
+
+
+def _card(name: str, table: dict[str, Any], folder: Path) -> Card:
+    if table["architecture"] not in ARCHITECTURES:
+        raise KeyError(f"architecture {table['architecture']!r} is unknown")
+    return Card(
+        name=name,
+        title=table["title"],
+        architecture=table["architecture"],
+        classes=tuple(table["classes"]),
+        channels=tuple(table["channels"]),
+        input_size_px=int(table["input_size_px"]),
+        scaling=table["scaling"],
+        feature_layer=table.get("feature_layer"),
+        trained_on=table["trained_on"],
+        training_run=table["training_run"],
+        licence=table["licence"],
+        files=MappingProxyType(dict(table["files"])),
+        held_out=MappingProxyType(dict(table.get("held_out", {}))),
+        folder=folder,
+    )
+
+
+def card(name: str) -> Card:
+    """The card of one network.
+
+    Raises
+    ------
+    WeightsError
+        If no weights of that name are shipped.
+    """
+    known = cards()
+    if name not in known:
+        raise WeightsError(f"There are no weights called {name!r}; known are {', '.join(known)}.")
+    return known[name]
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The variables of a ``.npz`` weights file as float32 arrays by Keras path; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key].astype(np.float32) for key in archive.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise WeightsError(f"The weights file {path.name} cannot be read; restore it from the repository.") from error
+
+
+def half_precision(array: NDArray[Any]) -> NDArray[Any]:
+    """Kernels as float16; vectors (biases, batch norm) stay float32, where half precision could underflow."""
+    return array.astype(np.float16 if array.ndim > 1 else np.float32)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write variables to a ``.npz`` weights file, kernels in half precision."""
+    np.savez(path, **{key: half_precision(np.asarray(value)) for key, value in arrays.items()})  # type: ignore[arg-type]
+
+
+def assign(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Set all variables of a Keras model from arrays by path.
+
+    Raises
+    ------
+    WeightsError
+        If a variable is missing or has another shape; the model is then unchanged.
+    """
+    for variable in model.weights:
+        array = arrays.get(variable.path)
+        if array is None or tuple(array.shape) != tuple(variable.shape):
+            shape = None if array is None else tuple(array.shape)
+            raise WeightsError(
+                f"The weights do not fit the network: {variable.path} expected {tuple(variable.shape)}, received {shape}."
+            )
+    for variable in model.weights:
+        variable.assign(arrays[variable.path])
+
+
+def keras_model(card: Card, activation: str | None = None) -> Any:
+    """The Keras model of a card with its weights; `activation` None gives logits. Imports Keras."""
+    recipe = card.recipe
+    options: dict[str, Any] = {"input_size_px": card.input_size_px}
+    if recipe.task == "classification":
+        options |= {"outputs": len(card.classes), "activation": activation}
+    model = recipe.build(**options)
+    assign(model, read_arrays(card.path(".npz")))
+    return model
