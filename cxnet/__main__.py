@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     analyse.add_argument("file", type=Path)
     analyse.add_argument("--model", default="covid-cxnet")
     analyse.add_argument("--target", metavar="CLASS", help="class to explain; the predicted one when left out")
-    analyse.add_argument("--methods", default="grad-cam,lime", help="comma-separated: grad-cam, grad-cam++, score-cam, lime")
+    analyse.add_argument(
+        "--methods", default="grad-cam,lime", help="comma-separated: grad-cam, grad-cam++, score-cam, lime"
+    )
     analyse.add_argument("--samples", type=int, default=1000, help="most perturbed pictures that LIME may use")
     analyse.add_argument("--seed", type=int, default=0)
     analyse.add_argument("--out", type=Path, default=Path("analysis"), metavar="DIR")

@@ -185,7 +185,9 @@ def analyse_steps(
     yield analysis
     if "lime" not in settings.methods:
         return
-    segments = superpixels(stack[:, :, 0], model_lungs if model_lungs.any() else None, settings.superpixels, settings.seed)
+    segments = superpixels(
+        stack[:, :, 0], model_lungs if model_lungs.any() else None, settings.superpixels, settings.seed
+    )
     for partial in explain_lime(stack, segments, classifier.logits, [index], settings.lime, cancel):
         analysis = _with(analysis, _from_lime(partial[index], target))
         yield analysis

@@ -195,7 +195,10 @@ def detect_text(pixels: Grey) -> NDArray[np.bool_]:
         return mask
     size = max(5, int(round(short * 0.04)) | 1)
     strokes = cv2.morphologyEx(
-        pixels, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), borderType=cv2.BORDER_REPLICATE
+        pixels,
+        cv2.MORPH_TOPHAT,
+        cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)),
+        borderType=cv2.BORDER_REPLICATE,
     )
     bright = max(160.0, float(np.percentile(pixels, 99)) * 0.85)
     candidate = ((strokes > 60) & (pixels > bright)).astype(np.uint8)

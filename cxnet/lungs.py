@@ -64,7 +64,9 @@ class LungMask:
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or self.mask.size == 0:
-            raise SettingsError(f"A lung mask is a bool array (height, width); received {self.mask.dtype} {self.mask.shape}.")
+            raise SettingsError(
+                f"A lung mask is a bool array (height, width); received {self.mask.dtype} {self.mask.shape}."
+            )
         mask = self.mask.copy()
         mask.setflags(write=False)
         object.__setattr__(self, "mask", mask)
@@ -213,9 +215,7 @@ def crop_to_lungs(mask: NDArray[np.bool_], margin: float = 0.05) -> Crop:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     dy, dx = round((bottom - top) * margin), round((right - left) * margin)
-    return Crop(
-        max(0, top - dy), min(mask.shape[0], bottom + dy), max(0, left - dx), min(mask.shape[1], right + dx)
-    )
+    return Crop(max(0, top - dy), min(mask.shape[0], bottom + dy), max(0, left - dx), min(mask.shape[1], right + dx))
 
 
 def keep_lungs(pixels: enhance.Grey, mask: NDArray[np.bool_], dilation: float = 0.02) -> enhance.Grey:
