@@ -67,7 +67,9 @@ def test_a_corner_map_is_all_outside() -> None:
 
 
 maps = st.integers(0, 2**32 - 1).map(
-    lambda seed: upsample(np.maximum(np.random.default_rng(seed).normal(0.2, 1, (5, 5)), 0).astype(np.float32), (40, 40))
+    lambda seed: upsample(
+        np.maximum(np.random.default_rng(seed).normal(0.2, 1, (5, 5)), 0).astype(np.float32), (40, 40)
+    )
 )
 
 

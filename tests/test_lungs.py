@@ -82,7 +82,9 @@ def test_a_crop_knows_its_way_back() -> None:
     crop = crop_to_lungs(mask, 0.05)
     original = np.zeros(mask.shape, np.float32)
     cv2.circle(original, (180, 130), 12, 1.0, -1)
-    seen = cv2.resize(original[crop.top : crop.bottom, crop.left : crop.right], (320, 320), interpolation=cv2.INTER_AREA)
+    seen = cv2.resize(
+        original[crop.top : crop.bottom, crop.left : crop.right], (320, 320), interpolation=cv2.INTER_AREA
+    )
     y, x = (np.average(axis, weights=seen) for axis in np.mgrid[:320, :320])
     back = crop.affine(320) @ (x, y, 1)
     np.testing.assert_allclose(back, (180, 130), atol=0.5)
@@ -95,7 +97,10 @@ def test_a_crop_knows_its_way_back() -> None:
 @given(st.integers(0, 40), st.integers(1, 50), st.integers(0, 40), st.integers(1, 50), st.integers(1, 400))
 def test_crop_corners_map_to_corners(top: int, height: int, left: int, width: int, size: int) -> None:
     crop = Crop(top, top + height, left, left + width)
-    for corner, expected in (((-0.5, -0.5, 1), (left, top)), ((size - 0.5, size - 0.5, 1), (left + width, top + height))):
+    for corner, expected in (
+        ((-0.5, -0.5, 1), (left, top)),
+        ((size - 0.5, size - 0.5, 1), (left + width, top + height)),
+    ):
         np.testing.assert_allclose(crop.affine(size) @ corner, np.array(expected) - 0.5, atol=1e-9)
 
 

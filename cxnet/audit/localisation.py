@@ -105,7 +105,8 @@ def upsample(heatmap: Map, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Enlarge a coarse map bilinearly with half-pixel centres; no new extremes, no negative values."""
     height, width = shape
     return np.asarray(
-        cv2.resize(np.ascontiguousarray(heatmap, np.float32), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        cv2.resize(np.ascontiguousarray(heatmap, np.float32), (width, height), interpolation=cv2.INTER_LINEAR),
+        np.float32,
     )
 
 
@@ -145,7 +146,8 @@ def energy(heatmap: Map, region: Mask) -> float | None:
 def centred_blob(shape: tuple[int, int]) -> NDArray[np.float64]:
     """A content-free map: a Gaussian in the middle, standard deviation 20 % of each side."""
     rows, columns = (np.exp(-0.5 * ((np.arange(n) + 0.5 - n / 2) / (0.2 * n)) ** 2) for n in shape)
-    return np.outer(rows, columns)
+    blob: NDArray[np.float64] = np.outer(rows, columns)
+    return blob
 
 
 def shifted_energies(heatmap: Map, lungs: Mask, copies: int = 200, seed: int = 0) -> NDArray[np.float64]:
@@ -179,16 +181,17 @@ def zones(lungs: Mask) -> dict[str, Mask]:
         beside the lungs (the rest).
     """
     height, width = lungs.shape
-    row, column = np.mgrid[:height, :width]
-    x, y = (column + 0.5) / width, (row + 0.5) / height
-    border = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y)) < 0.05
-    corner = (np.minimum(x, 1 - x) < 0.2) & (np.minimum(y, 1 - y) < 0.2)
+    row, column = np.arange(height)[:, None], np.arange(width)[None, :]
+    # relative distance of every row and column from the nearer edge
+    across, down = (np.minimum(c, 1 - c) for c in ((column + 0.5) / width, (row + 0.5) / height))
+    border = np.asarray((across < 0.05) | (down < 0.05), np.bool_)
+    corner = np.asarray((across < 0.2) & (down < 0.2), np.bool_)
     lung_rows, lung_columns = lungs.any(axis=1), lungs.any(axis=0)
     empty = np.zeros(lungs.shape, np.bool_)
     above = below = between = empty
     if lung_rows.any():
         top, bottom = int(lung_rows.argmax()), height - 1 - int(lung_rows[::-1].argmax())
-        above = row < top
+        above = np.asarray((row < top) & ~empty, np.bool_)
         lowest = np.where(lung_columns, height - 1 - lungs[::-1].argmax(axis=0), bottom)
         below = (row > lowest[None, :]) & (row > (top + bottom) / 2)
         left = np.where(lung_rows, lungs.argmax(axis=1), width)
@@ -347,7 +350,11 @@ def cam_lime_agreement(
     area = np.bincount(segments.ravel(), minlength=count)
     mean = np.bincount(segments.ravel(), positive.ravel(), minlength=count) / np.maximum(area, 1)
     lime = np.maximum(np.asarray(weights, np.float64), 0)
-    names = ("rank correlation of Grad-CAM and LIME", f"top-{k} overlap of Grad-CAM and LIME", "difference of in-lung energies")
+    names = (
+        "rank correlation of Grad-CAM and LIME",
+        f"top-{k} overlap of Grad-CAM and LIME",
+        "difference of in-lung energies",
+    )
     reason = None
     if not positive.any():
         reason = "Grad-CAM found no evidence"
@@ -358,11 +365,10 @@ def cam_lime_agreement(
     elif count <= k:
         reason = f"there are only {count} superpixels"
     if reason is not None:
-        return tuple(
-            AuditScore(name, None, unit, direction, reason=reason, reference=AGREEMENT)
-            for name, unit, direction in zip(
-                names, ("correlation", "fraction", "fraction"), ("higher", "higher", "lower"), strict=True
-            )
+        return (
+            AuditScore(names[0], None, "correlation", reason=reason, reference=AGREEMENT),
+            AuditScore(names[1], None, reason=reason, reference=AGREEMENT),
+            AuditScore(names[2], None, direction="lower", reason=reason),
         )
     first, second = (set(np.argsort(-values, kind="stable")[:k].tolist()) for values in (mean, lime))
     # Expected intersection over union of two random k-sets out of n (hypergeometric overlap).
@@ -370,7 +376,9 @@ def cam_lime_agreement(
         math.comb(k, j) * math.comb(count - k, k - j) / math.comb(count, k) * j / (2 * k - j) for j in range(k + 1)
     )
     scores = [
-        AuditScore(names[0], float(spearmanr(mean, lime).statistic), "correlation", null={"chance": 0.0}, reference=AGREEMENT),
+        AuditScore(
+            names[0], float(spearmanr(mean, lime).statistic), "correlation", null={"chance": 0.0}, reference=AGREEMENT
+        ),
         AuditScore(names[1], len(first & second) / len(first | second), null={"chance": chance}, reference=AGREEMENT),
     ]
     if not lungs.any():
