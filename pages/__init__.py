@@ -1,0 +1,1 @@
+"""The dashboard's pages. Thin scripts; what they share stands in the modules whose name begins with an underscore."""

@@ -1,0 +1,186 @@
+"""Panels that pages share: what the network says, what it saw, how far the maps can be trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from cxnet.analysis import NOTICE, Analysis, Models, to_original
+from cxnet.audit import ZONES, AuditScore
+from cxnet.enhance import CHANNELS
+from cxnet.explain import METHODS, Explanation
+from cxnet.explain.grad_cam import grad_cam
+from pages._viewer import Panel
+
+CHANNEL_TITLES = {"original": "original", "clahe": "CLAHE", "beasf": "BEASF"}
+LOW_R2, WEAK_R2 = 0.3, 0.5
+
+
+def notice() -> None:
+    """The banner of every page."""
+    st.caption(f":material/info: **{NOTICE}**")
+
+
+def prediction(analysis: Analysis) -> None:
+    """Outputs per class as bars, with numbers and the held-out figures of the network beside them."""
+    probabilities = analysis.prediction.probabilities
+    classes = list(analysis.card.classes)
+    dark = st.context.theme.type == "dark"
+    accent, other, ink = ("#4cc2c9", "#5b7077", "#e3eaed") if dark else ("#0b6e75", "#93a7ad", "#15232a")
+    bars = go.Figure(
+        go.Bar(
+            x=probabilities,
+            y=classes,
+            orientation="h",
+            text=[f"{p:.3f}" for p in probabilities],
+            textposition="auto",
+            marker_color=[accent if name == analysis.target else other for name in classes],
+            hoverinfo="skip",
+        )
+    )
+    bars.update_layout(
+        height=150,
+        margin={"l": 0, "r": 10, "t": 4, "b": 4},
+        xaxis={"range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink},
+        yaxis={"autorange": "reversed", "fixedrange": True, "color": ink},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": ink},
+        dragmode=False,
+    )
+    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="bars")
+    top = analysis.prediction.predicted
+    st.markdown(
+        f"Model output for **{top}**: **{probabilities.max():.3f}** (uncalibrated). Maps explain **{analysis.target}**."
+    )
+
+
+def how_good(analysis: Analysis) -> None:
+    """What the network reached on radiographs that it never saw."""
+    rows = [(key, str(value)) for key, value in analysis.card.held_out.items()]
+    with st.expander("How often is this network right?"):
+        st.markdown(analysis.card.trained_on)
+        st.dataframe(
+            pd.DataFrame(rows, columns=["On radiographs it never saw", "Value"]), hide_index=True, width="stretch"
+        )
+
+
+def lungs(analysis: Analysis) -> None:
+    """Lung area and the quality gate."""
+    found = analysis.lungs
+    if found.ok:
+        st.markdown(f"Lungs: {100 * found.area_fraction:.0f} % of the picture; the outline passes its checks.")
+    else:
+        st.warning(
+            f"The lung outline may be wrong: {'; '.join(found.reasons)}. Do not trust figures that depend on it.",
+            icon="⚠️",
+        )
+
+
+def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool) -> list[Panel]:
+    """The viewer's panels: original, network's input, and a map a method."""
+    pixels = analysis.radiograph.pixels
+    order = ", ".join(CHANNEL_TITLES[name] for name in CHANNELS)
+    shown = [
+        Panel("Radiograph", f"{pixels.shape[1]} by {pixels.shape[0]} pixels", pixels),
+        Panel(
+            "As the model sees it",
+            f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px",
+            np.ascontiguousarray(analysis.stack[:, :, CHANNELS.index(channel)]),
+            badge=f"{CHANNELS.index(channel) + 1} of 3: {order}",
+        ),
+    ]
+    strongest = float(grad_cam(analysis.prediction, models.classifier.head).max())
+    for method, explanation in analysis.explanations.items():
+        own = float(np.abs(explanation.heatmap).max())
+        reference, badge = own, f"stretched to its maximum, {own:.2g}"
+        if method == "grad-cam" and shared_scale:
+            reference, badge = max(strongest, own), f"scale of all classes, 0 to {max(strongest, own):.2g}"
+        if explanation.signed:
+            badge = f"blue against, orange for; ±{own:.2g} logits"
+        inside = next(s for s in analysis.scores[method] if s.name == "in-lung energy")
+        told = f"{100 * inside.value:.0f} % in the lungs" if inside.value is not None else str(inside.reason)
+        heatmap = explanation.heatmap if explanation.signed else to_original(explanation.heatmap, analysis)
+        shown.append(
+            Panel(
+                METHODS[method] + ("" if explanation.finished else " (partial)"),
+                f"map for {analysis.target}, {told}",
+                pixels,
+                heatmap,
+                reference,
+                explanation.signed,
+                badge,
+            )
+        )
+    return shown
+
+
+def _percent(score: AuditScore) -> str:
+    return "undefined" if score.value is None else f"{100 * score.value:.0f} %"
+
+
+def figures(analysis: Analysis) -> None:
+    """The audit of every map: in-lung energy beside its nulls, lift, z, then everything as a table."""
+    columns = st.columns(max(2, len(analysis.explanations)))
+    for column, (method, explanation) in zip(columns, analysis.explanations.items(), strict=False):
+        with column, st.container(border=True):
+            _figures_of(method, explanation, {score.name: score for score in analysis.scores[method]})
+    if analysis.agreement:
+        with st.container(border=True):
+            st.markdown("**Do Grad-CAM and LIME agree?**")
+            for score in analysis.agreement:
+                value = f"undefined: {score.reason}" if score.value is None else f"{score.value:.2f}"
+                chance = "".join(f" ({name} {null:.2f})" for name, null in score.null.items())
+                st.markdown(f"- {score.name}: **{value}**{chance}")
+    rows = [
+        (
+            METHODS[method],
+            score.name,
+            None if score.value is None else round(score.value, 4),
+            score.unit,
+            ", ".join(f"{name} {value:.3f}" for name, value in score.null.items()),
+            score.reason or "",
+            score.reference,
+        )
+        for method, scores in analysis.scores.items()
+        for score in scores
+    ]
+    with st.expander("All figures as a table"):
+        names = ["Map", "Figure", "Value", "Unit", "What content-free maps score", "Undefined because", "Reference"]
+        st.dataframe(pd.DataFrame(rows, columns=names), hide_index=True, width="stretch")
+
+
+def _figures_of(method: str, explanation: Explanation, scores: dict[str, AuditScore]) -> None:
+    inside, lift, z = (scores[name] for name in ("in-lung energy", "lift", "z against shifted copies"))
+    st.markdown(f"**{METHODS[method]}** for {explanation.target_class}")
+    if inside.value is None:
+        st.markdown(f"No figures: {inside.reason}.")
+    else:
+        nulls = ", ".join(f"{name} {100 * value:.0f} %" for name, value in inside.null.items())
+        st.markdown(f"In the lungs: **{_percent(inside)}** of the map  \n:small[Maps without content score: {nulls}]")
+        told = f"{z.value:+.1f}" if z.value is not None else f"undefined ({z.reason})"
+        st.markdown(f"Lift **{lift.value:.2f}** (1 is chance), z **{told}** against shifted copies of itself")
+        hot = sorted(((scores[f"energy: {zone}"].value or 0.0, zone) for zone in ZONES), reverse=True)[:2]
+        st.markdown("Outside: " + ", ".join(f"{zone} {100 * share:.0f} %" for share, zone in hot if share >= 0.005))
+        point = scores["pointing game"]
+        if point.value is not None:
+            st.markdown(
+                f"Hottest point in the lungs: **{'yes' if point.value else 'no'}** (chance {point.null['random point']:.2f})"
+            )
+    if method == "lime":
+        _fidelity(explanation)
+
+
+def _fidelity(explanation: Explanation) -> None:
+    """Whether LIME's surrogate is good enough to be read."""
+    r2 = explanation.r2_held_out if explanation.r2_held_out is not None else explanation.r2
+    settled = "settled" if explanation.stable else "not settled"
+    fitted = "" if explanation.r2 is None else f" (fitted {explanation.r2:.2f})"
+    held_out = "unknown yet" if explanation.r2_held_out is None else f"{explanation.r2_held_out:.2f}"
+    st.markdown(f"Local R² held out **{held_out}**{fitted}; {explanation.samples} samples, top five {settled}")
+    if r2 is None or r2 < LOW_R2:
+        st.error("Do not interpret: the surrogate does not follow the network here.", icon="⛔")
+    elif r2 < WEAK_R2:
+        st.warning("Weak: the surrogate follows the network only in part.", icon="⚠️")

@@ -1,0 +1,223 @@
+"""Drop a radiograph, see what a network says, where it looked, and how far to trust the map."""
+
+import io
+import zipfile
+
+import cv2
+import streamlit as st
+
+from pages import _navigation
+
+_navigation.require_entry()
+
+from cxnet.analysis import Analysis, Settings, analyse_steps, available_models, dumps, panels  # noqa: E402
+from cxnet.enhance import CHANNELS, Enhancement  # noqa: E402
+from cxnet.errors import CxnetError  # noqa: E402
+from cxnet.explain import METHODS  # noqa: E402
+from cxnet.explain.lime import LimeSettings  # noqa: E402
+from pages import _jobs, _panels, _session  # noqa: E402
+from pages._viewer import viewer  # noqa: E402
+
+_panels.notice()
+
+
+def choose_settings() -> tuple[Settings, str, bool]:
+    """Everything in the sidebar: settings of the analysis, the channel to show, whether scales are shared."""
+    with st.sidebar:
+        cards = {card.name: card for card in available_models()}
+        names = list(cards)
+        known = _session.choice_from_url("model", names) or names[0]
+        model = st.selectbox("Network", names, index=names.index(known), format_func=lambda name: cards[name].title)
+        targets = ["predicted", *cards[model].classes]
+        wanted = _session.choice_from_url("target", targets) or "predicted"
+        target = st.selectbox(
+            "Class to explain",
+            targets,
+            index=targets.index(wanted),
+            format_func=lambda name: "the predicted class" if name == "predicted" else name,
+        )
+        maps = st.multiselect(
+            "Maps",
+            [m for m in METHODS if m != "lime"],
+            default=["grad-cam"],
+            format_func=METHODS.get,
+            help="Grad-CAM++ and Score-CAM start TensorFlow: the first one takes a while.",
+        )
+        shared = st.checkbox(
+            "Shared colour scale", help="Grad-CAM on one scale for all classes, not stretched to its maximum."
+        )
+        with st.expander("Preprocessing", expanded=True):
+            channel = st.radio(
+                "Channel shown", CHANNELS, format_func=_panels.CHANNEL_TITLES.get, horizontal=True, key="channel"
+            )
+            enhancement = Enhancement(
+                text_removal=st.checkbox("Remove text and markers (inpainting)"),
+                histogram_matching=st.checkbox("Match histogram to the training radiographs"),
+                equalization=st.checkbox("Equalise histogram"),
+                smoothing_sigma_px=st.slider("Gaussian smoothing, sigma in px", 0.0, 5.0, 0.0, 0.5),
+                clahe_clip_limit_opencv=st.slider("CLAHE clip limit (OpenCV's scale)", 0.5, 10.0, 2.0, 0.5),
+                beasf_gamma=st.slider("BEASF γ", 0.5, 5.0, 1.5, 0.25),
+            )
+        with st.expander("LIME"):
+            samples = st.select_slider("Samples at most", [100, 200, 300, 500, 1000, 2000], value=1000)
+            superpixels = st.slider("Superpixels", 20, 150, 60, 10)
+            design = st.radio("Design", ["balanced", "random"], horizontal=True)
+            early = st.checkbox("Stop when the top five have settled", value=True)
+            seed = int(st.number_input("Seed", 0, 2**31 - 1, 0))
+        st.button("Forget everything", on_click=_session.forget, help="Drops all radiographs and results of this tab.")
+    _session.write_url(model=model if model != names[0] else None, target=target if target != "predicted" else None)
+    settings = Settings(
+        model=model,
+        target=None if target == "predicted" else target,
+        methods=(*maps, "lime"),
+        enhancement=enhancement,
+        lime=LimeSettings(samples=samples, design=design, seed=seed, stop_when_stable=early),
+        superpixels=superpixels,
+        seed=seed,
+    )
+    return settings, channel, shared
+
+
+def choose_case() -> str | None:
+    """Uploader and picker; None until something was chosen."""
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        st.file_uploader(
+            "Drop chest radiographs: PNG, JPEG, WebP, TIFF or DICOM, up to 50 MB. They stay in this tab's memory.",
+            accept_multiple_files=True,
+            key="uploader",
+            on_change=_session.take_uploads,
+        )
+    for sentence in st.session_state.get("upload_errors", []):
+        st.error(sentence, icon="🚫")
+    if "case" not in st.session_state:
+        from_url = _session.case_from_url()
+        if from_url is not None:
+            st.session_state["case"] = from_url
+    with right:
+        case = st.selectbox(
+            "Radiograph",
+            _session.cases(),
+            index=None,
+            key="case",
+            format_func=_session.case_title,
+            placeholder="… or choose a synthetic sample",
+        )
+    _session.write_url(sample=case.partition(":")[2] if case and case.startswith("sample:") else None)
+    return case
+
+
+def empty_state() -> None:
+    """Samples to start with."""
+    st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon="👆")
+    columns = st.columns(4)
+    for column, name in zip(columns, ("normal", "ground-glass", "consolidation", "normal-marker"), strict=True):
+        sample = _session.SAMPLES_BY_NAME[name]
+        with column:
+            st.image(_session.sample_phantom(name, 256).pixels, caption=sample.caption, width="stretch")
+            st.button(
+                sample.title, key=f"open-{name}", width="stretch",
+                on_click=lambda chosen=name: st.session_state.update(case=f"sample:{chosen}"),
+            )  # fmt: skip
+
+
+def show_job(job: _jobs.Job | None, start: str, submit) -> None:
+    """Start button, progress, cancel."""
+    if job is None or not job.active:
+        if job is not None and job.state == "failed":
+            st.error(job.error or "The explanation failed.", icon="🚫")
+        if st.button(start, type="primary", key="run-lime"):
+            submit()
+            st.rerun()
+        return
+    done = job.partial.explanations["lime"].samples if job.partial and "lime" in job.partial.explanations else 0
+    most = settings.lime.samples
+    ahead = _jobs.runner().position(job)
+    text = f"Waiting behind {ahead}" if job.state == "queued" else f"LIME: {done} of at most {most} samples"
+    bar, button = st.columns([5, 1], vertical_alignment="center")
+    bar.progress(min(1.0, done / most), text=text)
+    if button.button("Cancel", key="cancel-lime", width="stretch"):
+        job.cancel.set()
+
+
+def work() -> None:
+    """Viewer and figures; runs by itself while LIME is under way."""
+    job = _session.lime_job(key)
+    if job is not None:
+        job.seen()
+    partial = job.partial if job is not None else None
+    shown: Analysis = partial if partial is not None and "lime" in partial.explanations else quick
+    viewer(_panels.panels(shown, models, channel, shared), shown.lungs.mask, key="viewer")
+
+    def submit() -> None:
+        try:
+            found = _jobs.runner().submit(lambda cancel: analyse_steps(radiograph, models, settings, cancel))
+            _session.start_lime(key, found)
+        except CxnetError as error:
+            st.session_state["upload_errors"] = [str(error)]
+
+    again = "Run LIME" if job is None else "Run LIME again"
+    show_job(job, again, submit)
+    if job is not None and job.state == "cancelled" and shown is partial:
+        st.info(f"LIME was stopped after {shown.explanations['lime'].samples} samples; its map is partial.", icon="⏹️")
+    _panels.figures(shown)
+    st.caption(
+        "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
+        "and shortcuts such as contrast have no place on a map."
+    )
+    downloads(shown)
+    if job is not None and not job.active and st.session_state.pop("was-active", False):
+        st.rerun()  # the fragment's timer ends with a full run
+    st.session_state["was-active"] = job is not None and job.active
+
+
+def downloads(analysis: Analysis) -> None:
+    """What ``python -m cxnet analyse`` writes."""
+
+    def pictures() -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, picture in panels(analysis).items():
+                archive.writestr(f"{name}.png", cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+        return buffer.getvalue()
+
+    first, second, _ = st.columns([1, 1, 3])
+    first.download_button(
+        "analysis.json",
+        lambda: dumps(analysis),
+        "analysis.json",
+        "application/json",
+        on_click="ignore",
+        width="stretch",
+    )
+    second.download_button(
+        "Pictures (zip)", pictures, "cxnet.zip", "application/zip", on_click="ignore", width="stretch"
+    )
+
+
+settings, channel, shared = choose_settings()
+case = choose_case()
+if case is None:
+    empty_state()
+    st.stop()
+radiograph = _session.radiograph_of(case)
+key = _session.lime_key(radiograph, settings)
+try:
+    models = _session.models(settings.model)
+    quick = _session.analysis_of(radiograph, settings)
+except CxnetError as error:
+    st.error(str(error), icon="🚫")
+    st.stop()
+for note in radiograph.notes:
+    st.caption(f"• {note}")
+left, right = st.columns([3, 2])
+with left:
+    _panels.prediction(quick)
+with right:
+    _panels.lungs(quick)
+    _panels.how_good(quick)
+    if radiograph.tags:
+        with st.expander("Technical tags (the only ones that are kept)"):
+            st.table(dict(radiograph.tags))
+active = _session.lime_job(key)
+st.fragment(work, run_every=1.0 if active is not None and active.active else None)()
