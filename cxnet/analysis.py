@@ -130,10 +130,7 @@ def load_models(name: str = "covid-cxnet") -> Models:
 
 def analyse(radiograph: Radiograph, models: Models, settings: Settings | None = None) -> Analysis:
     """Predict, segment, explain and score one radiograph. See :func:`analyse_steps`."""
-    result = None
-    for result in analyse_steps(radiograph, models, settings or Settings()):
-        pass
-    assert result is not None
+    *_, result = analyse_steps(radiograph, models, settings or Settings())
     return result
 
 

@@ -142,7 +142,7 @@ def smooth(pixels: Grey, sigma_px: float = 1.0) -> Grey:
 @cache
 def reference_histogram() -> NDArray[np.float64]:
     """Relative frequency of the 256 levels, averaged over the training radiographs; float64 (256,)."""
-    histogram = np.load(_REFERENCE_HISTOGRAM, allow_pickle=False).astype(np.float64)
+    histogram: NDArray[np.float64] = np.load(_REFERENCE_HISTOGRAM, allow_pickle=False).astype(np.float64)
     histogram.setflags(write=False)
     return histogram
 
@@ -193,7 +193,7 @@ def detect_text(pixels: Grey) -> NDArray[np.bool_]:
     mask = np.zeros((height, width), np.bool_)
     if short < 32:
         return mask
-    size = max(5, int(round(short * 0.04)) | 1)
+    size = max(5, round(short * 0.04) | 1)
     strokes = cv2.morphologyEx(
         pixels,
         cv2.MORPH_TOPHAT,
@@ -204,12 +204,12 @@ def detect_text(pixels: Grey) -> NDArray[np.bool_]:
     candidate = ((strokes > 60) & (pixels > bright)).astype(np.uint8)
     count, labels, stats, centres = cv2.connectedComponentsWithStats(candidate, connectivity=8)
     for label in range(1, count):
-        x, y, box_width, box_height, area = (int(v) for v in stats[label])
+        _x, _y, box_width, box_height, area = (int(v) for v in stats[label])
         central = abs(centres[label][0] / width - 0.5) < 0.25 and abs(centres[label][1] / height - 0.5) < 0.25
-        if not central and 4 <= area and box_width * box_height <= 0.03 * height * width:
+        if not central and area >= 4 and box_width * box_height <= 0.03 * height * width:
             mask[labels == label] = True
     reach = max(3, short // 100 | 1)
-    return cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8)), np.bool_)
 
 
 def remove_text(pixels: Grey, mask: NDArray[np.bool_] | None = None) -> Grey:

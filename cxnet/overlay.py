@@ -36,9 +36,10 @@ def lookup_table(colour_map: str) -> RGB:
         If there is no such colour map; "signed" is one besides :data:`COLOUR_MAPS`.
     """
     if colour_map == "signed":
-        stops, colours = zip(*_SIGNED, strict=True)
+        stops = np.array([stop for stop, _ in _SIGNED])
+        colours = np.array([colour for _, colour in _SIGNED], float)
         at = np.linspace(0, 1, 256)
-        table = np.stack([np.interp(at, stops, channel) for channel in np.array(colours).T], axis=1)
+        table = np.stack([np.interp(at, stops, channel) for channel in colours.T], axis=1)
         result = np.rint(table).astype(np.uint8)
     elif colour_map in COLOUR_MAPS:
         code = {"inferno": cv2.COLORMAP_INFERNO, "cividis": cv2.COLORMAP_CIVIDIS, "jet": cv2.COLORMAP_JET}[colour_map]

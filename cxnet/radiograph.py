@@ -293,7 +293,7 @@ def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
         notes.append("Values that are no numbers were set to the darkest one.")
         numbers = np.where(finite, numbers, numbers[finite].min())
     low, high = float(numbers.min()), float(numbers.max())
-    if 0 <= low and 65535 / 16 <= high <= 65535 and np.issubdtype(values.dtype, np.integer):
+    if low >= 0 and 65535 / 16 <= high <= 65535 and np.issubdtype(values.dtype, np.integer):
         low, high = 0.0, 65535.0
     else:
         notes.append("Grey levels were stretched from the darkest to the brightest value of the picture.")
@@ -517,7 +517,7 @@ def _numbers(value: Any) -> list[float]:
             float(v)
             for v in (
                 value
-                if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") and not isinstance(value, str)
+                if isinstance(value, (list, tuple)) or (hasattr(value, "__iter__") and not isinstance(value, str))
                 else [value]
             )
         ]

@@ -80,7 +80,8 @@ class Runner:
         job.state, job.started = "running", time.monotonic()
         try:
             if not job.cancel.is_set():
-                for job.partial in work(job.cancel):
+                for partial in work(job.cancel):
+                    job.partial = partial
                     if time.monotonic() - job.last_seen > ABANDONED_AFTER_S:
                         job.cancel.set()
             job.state = "cancelled" if job.cancel.is_set() else "done"

@@ -29,7 +29,7 @@ SAMPLE_SIZE_PX = 640
 SAMPLES_BY_NAME = {sample.name: sample for sample in SAMPLES}
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the networks …")
+@st.cache_resource(max_entries=2, show_spinner=False)
 def models(name: str) -> Models:
     """A network and the lung segmenter, shared by all sessions and treated as read-only."""
     return load_models(name)

@@ -47,9 +47,7 @@ def crooked(pictures: np.ndarray) -> np.ndarray:
 
 
 def last(predict, targets=(0,), **options) -> dict[int, LimeExplanation]:
-    result = None
-    for result in explain_lime(STACK, SEGMENTS, predict, targets, LimeSettings(fill="black", **options)):
-        pass
+    *_, result = explain_lime(STACK, SEGMENTS, predict, targets, LimeSettings(fill="black", **options))
     return result
 
 

@@ -11,8 +11,8 @@ import pytest
 from cxnet.architectures import ARCHITECTURES, SCALING, build_covid_cxnet, build_unet
 from cxnet.chexnet import from_torch, load_checkpoint
 from cxnet.classifier import Classifier, Head, Prediction
-from cxnet.enhance import CHANNELS
 from cxnet.engine import Network
+from cxnet.enhance import CHANNELS
 from cxnet.errors import SettingsError, WeightsError
 from cxnet.explain.grad_cam import by_tf_keras_vis, grad_cam
 from cxnet.phantom import make_phantom
@@ -177,7 +177,7 @@ def chexnet():
     generator = torch.Generator().manual_seed(0)
     model = DenseNet121(14).eval()
     for key, value in model.state_dict().items():
-        if key.endswith(("running_var", "norm.weight")) or ".norm" in key and key.endswith("weight"):
+        if key.endswith(("running_var", "norm.weight")) or (".norm" in key and key.endswith("weight")):
             value.copy_(0.5 + torch.rand(value.shape, generator=generator))
         elif key.endswith(("running_mean", "bias")):
             value.copy_(0.2 * torch.randn(value.shape, generator=generator))

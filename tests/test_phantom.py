@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2, 3, 4)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_lungs_that_are_darker_than_the_middle(seed: int) -> None:
     phantom = make_phantom(seed, 256)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(phantom.lungs.astype(np.uint8))
+    _count, _labels, stats, _ = cv2.connectedComponentsWithStats(phantom.lungs.astype(np.uint8))
     large = sorted(stats[1:, cv2.CC_STAT_AREA])[-2:]
     assert sum(large) > 0.97 * phantom.lungs.sum() and 0.5 < large[0] / large[1] <= 1
     assert 0.15 < phantom.lungs.mean() < 0.45

@@ -143,7 +143,7 @@ def energy(heatmap: Map, region: Mask) -> float | None:
     return float(positive[region].sum() / total) if total > 0 else None
 
 
-def centred_blob(shape: tuple[int, int]) -> NDArray[np.float64]:
+def centred_blob(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """A content-free map: a Gaussian in the middle, standard deviation 20 % of each side."""
     rows, columns = (np.exp(-0.5 * ((np.arange(n) + 0.5 - n / 2) / (0.2 * n)) ** 2) for n in shape)
     blob: NDArray[np.float64] = np.outer(rows, columns)
@@ -166,7 +166,8 @@ def shifted_energies(heatmap: Map, lungs: Mask, copies: int = 200, seed: int = 0
         correlation = np.fft.irfft2(np.conj(np.fft.rfft2(flipped) * mask), s=lungs.shape)
         chosen = flips == flip
         result[chosen] = correlation[rows[chosen], columns[chosen]]
-    return np.clip(result / positive.sum(), 0.0, 1.0)
+    shares: NDArray[np.float64] = np.clip(result / positive.sum(), 0.0, 1.0)
+    return shares
 
 
 def zones(lungs: Mask) -> dict[str, Mask]:
@@ -181,12 +182,13 @@ def zones(lungs: Mask) -> dict[str, Mask]:
         beside the lungs (the rest).
     """
     height, width = lungs.shape
-    row, column = np.arange(height)[:, None], np.arange(width)[None, :]
+    row: NDArray[np.int64] = np.arange(height)[:, None]
+    column: NDArray[np.int64] = np.arange(width)[None, :]
     # relative distance of every row and column from the nearer edge
     across, down = (np.minimum(c, 1 - c) for c in ((column + 0.5) / width, (row + 0.5) / height))
     border = np.asarray((across < 0.05) | (down < 0.05), np.bool_)
     corner = np.asarray((across < 0.2) & (down < 0.2), np.bool_)
-    lung_rows, lung_columns = lungs.any(axis=1), lungs.any(axis=0)
+    lung_rows, lung_columns = (np.asarray(lungs.any(axis=axis), np.bool_) for axis in (1, 0))
     empty = np.zeros(lungs.shape, np.bool_)
     above = below = between = empty
     if lung_rows.any():
@@ -199,7 +201,8 @@ def zones(lungs: Mask) -> dict[str, Mask]:
         between = (column > left[:, None]) & (column < right[:, None])
     found: dict[str, Mask] = {}
     taken = lungs.copy()
-    for name, zone in zip(ZONES, (border, corner, above, below, between, ~empty), strict=True):
+    masks: tuple[Mask, ...] = (border, corner, above, below, between, ~empty)
+    for name, zone in zip(ZONES, masks, strict=True):
         found[name] = np.asarray(zone & ~taken, np.bool_)
         taken = taken | zone
     return found

@@ -88,7 +88,7 @@ def by_tf_keras_vis(
     """
     model_card = card(name)
     mean, deviation = SCALING[model_card.scaling]
-    image = (stack.astype(np.float32) - np.float32(mean)) / np.float32(deviation)
+    image = (stack.astype(np.float32) - np.array(mean, np.float32)) / np.array(deviation, np.float32)
     options: dict[str, Any] = {
         # The default picks the last convolution (32 growth maps of DenseNet-121), which is another heatmap.
         "penultimate_layer": model_card.feature_layer,
