@@ -23,7 +23,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from cxnet.errors import SettingsError
 
@@ -346,6 +345,8 @@ def cam_lime_agreement(
         Spearman's correlation over superpixels, top-k intersection over union with what random sets give, and the
         difference of the in-lung energies.
     """
+    from scipy.stats import spearmanr  # costs as long to import as everything else together
+
     positive = _positive(cam, lungs)
     count = len(weights)
     if segments.shape != cam.shape or segments.min() < 0 or segments.max() >= count:
