@@ -9,6 +9,8 @@ superpixels over seeds on real radiographs and takes about a second per ten samp
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import random
 import time
 from collections.abc import Callable
@@ -70,16 +72,16 @@ def stock_lime(network: Callable[[Pixels], Any], stack: Pixels, segments: Any, s
     from lime.lime_image import LimeImageExplainer
 
     explainer = LimeImageExplainer(random_state=seed)
-    return explainer.explain_instance(
-        stack,
-        network,
-        labels=(0,),
-        top_labels=None,
-        num_samples=samples,
-        segmentation_fn=lambda _: segments,
-        random_seed=0,
-        progress_bar=False,
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        return explainer.explain_instance(
+            stack,
+            network,
+            labels=(0,),
+            top_labels=None,
+            num_samples=samples,
+            segmentation_fn=lambda _: segments,
+            random_seed=0,
+        )
 
 
 def lime_speed(classifier: Classifier, stack: Pixels, lungs: Any, samples: int) -> None:

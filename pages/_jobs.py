@@ -46,7 +46,10 @@ class Job:
 
 
 class Runner:
-    """Runs generators one after another; the last value of a generator is its result."""
+    """Runs generators one after another; the last value of a generator is its result.
+
+    A value may say by an attribute ``complete`` that nothing is missing in it.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
@@ -84,7 +87,9 @@ class Runner:
                     job.partial = partial
                     if time.monotonic() - job.last_seen > ABANDONED_AFTER_S:
                         job.cancel.set()
-            job.state = "cancelled" if job.cancel.is_set() else "done"
+            # a result that was complete before the cancel arrived stands
+            stopped = job.cancel.is_set() and not getattr(job.partial, "complete", False)
+            job.state = "cancelled" if stopped else "done"
         except CxnetError as error:
             job.error, job.state = str(error), "failed"
         except Exception as error:  # the page must learn of it, and the runner must go on

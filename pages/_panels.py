@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
+import cv2
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet.analysis import NOTICE, Analysis, Models, to_original
+from cxnet.analysis import NOTICE, Analysis, Models, dumps, to_original
+from cxnet.analysis import panels as pictures_of
 from cxnet.audit import ZONES, AuditScore
 from cxnet.enhance import CHANNELS
 from cxnet.explain import METHODS, Explanation
@@ -184,3 +189,27 @@ def _fidelity(explanation: Explanation) -> None:
         st.error("Do not interpret: the surrogate does not follow the network here.", icon="⛔")
     elif r2 < WEAK_R2:
         st.warning("Weak: the surrogate follows the network only in part.", icon="⚠️")
+
+
+def downloads(analysis: Analysis) -> None:
+    """What ``python -m cxnet analyse`` writes."""
+
+    def pictures() -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, picture in pictures_of(analysis).items():
+                archive.writestr(f"{name}.png", cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+        return buffer.getvalue()
+
+    first, second, _ = st.columns([1, 1, 3])
+    first.download_button(
+        "analysis.json",
+        lambda: dumps(analysis),
+        "analysis.json",
+        "application/json",
+        on_click="ignore",
+        width="stretch",
+    )
+    second.download_button(
+        "Pictures (zip)", pictures, "cxnet.zip", "application/zip", on_click="ignore", width="stretch"
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, available_models, load_models
 from cxnet.errors import RadiographError
@@ -56,18 +57,25 @@ def _bounded(name: str) -> OrderedDict[Hashable, Any]:
     return found
 
 
-def _keep(name: str, key: Hashable, value: Any, most: int) -> None:
+def _keep(name: str, key: Hashable, value: Any, most: int) -> list[Any]:
+    """Put a value into a bounded dictionary; the values that had to go, oldest first."""
     entries = _bounded(name)
+    gone = [entries.pop(key)] if key in entries else []
     entries[key] = value
-    entries.move_to_end(key)
     while len(entries) > most:
-        entries.popitem(last=False)
+        gone.append(entries.popitem(last=False)[1])
+    return gone
+
+
+def uploader_key() -> str:
+    """Key of the uploader; another one after :func:`forget`, so that the browser draws a new, empty uploader."""
+    return f"uploader-{st.session_state.get('times-forgotten', 0)}"
 
 
 def take_uploads() -> None:
     """Read the uploader's files: good ones are kept for this session, bad ones leave a sentence each."""
     st.session_state["upload_errors"] = []
-    for number, file in enumerate(st.session_state.get("uploader") or [], 1):
+    for number, file in enumerate(st.session_state.get(uploader_key()) or [], 1):
         try:
             if file.size > MAX_BYTES:
                 raise TooLarge(
@@ -136,16 +144,25 @@ def lime_job(key: Hashable) -> _jobs.Job | None:
 
 def start_lime(key: Hashable, job: _jobs.Job) -> None:
     """Remember a job; the oldest are cancelled and dropped."""
-    _keep("jobs", key, job, ANALYSES_KEPT)
+    for dropped in _keep("jobs", key, job, ANALYSES_KEPT):
+        dropped.cancel.set()
 
 
 def forget() -> None:
     """Drop everything that this session holds: radiographs, analyses, jobs, the uploader's files."""
     for job in _bounded("jobs").values():
         job.cancel.set()
+    context = get_script_run_ctx()
+    for file in st.session_state.get(uploader_key()) or []:
+        # Streamlit keeps the bytes of an uploader that is gone until the tab is closed.
+        if context is not None and hasattr(context.uploaded_file_mgr, "remove_file"):
+            context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    times = st.session_state.get("times-forgotten", 0)
     for name in list(st.session_state):
         if name != "_entered":
             del st.session_state[name]
+    st.session_state["times-forgotten"] = times + 1
+    st.session_state["case"] = None  # said, not left out: the browser would go on showing the old choice
     st.query_params.clear()
 
 

@@ -1,16 +1,12 @@
 """Drop a radiograph, see what a network says, where it looked, and how far to trust the map."""
 
-import io
-import zipfile
-
-import cv2
 import streamlit as st
 
 from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.analysis import Analysis, Settings, analyse_steps, available_models, dumps, panels  # noqa: E402
+from cxnet.analysis import Analysis, Settings, analyse_steps, available_models  # noqa: E402
 from cxnet.enhance import CHANNELS, Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
@@ -85,7 +81,7 @@ def choose_case() -> str | None:
         st.file_uploader(
             "Drop chest radiographs: PNG, JPEG, WebP, TIFF or DICOM, up to 50 MB. They stay in this tab's memory.",
             accept_multiple_files=True,
-            key="uploader",
+            key=_session.uploader_key(),
             on_change=_session.take_uploads,
         )
     for sentence in st.session_state.get("upload_errors", []):
@@ -165,34 +161,10 @@ def work() -> None:
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."
     )
-    downloads(shown)
+    _panels.downloads(shown)
     if job is not None and not job.active and st.session_state.pop("was-active", False):
         st.rerun()  # the fragment's timer ends with a full run
     st.session_state["was-active"] = job is not None and job.active
-
-
-def downloads(analysis: Analysis) -> None:
-    """What ``python -m cxnet analyse`` writes."""
-
-    def pictures() -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for name, picture in panels(analysis).items():
-                archive.writestr(f"{name}.png", cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
-        return buffer.getvalue()
-
-    first, second, _ = st.columns([1, 1, 3])
-    first.download_button(
-        "analysis.json",
-        lambda: dumps(analysis),
-        "analysis.json",
-        "application/json",
-        on_click="ignore",
-        width="stretch",
-    )
-    second.download_button(
-        "Pictures (zip)", pictures, "cxnet.zip", "application/zip", on_click="ignore", width="stretch"
-    )
 
 
 settings, channel, shared = choose_settings()

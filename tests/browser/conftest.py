@@ -1,0 +1,118 @@
+"""A real server and a real browser. Without playwright or Chromium these tests are skipped."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running dashboard."""
+
+    url: str
+    log: Path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``streamlit run app.py``; at the end its log must hold no traceback."""
+    port = _free_port()
+    found = Server(f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("server") / "log.txt")
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    with found.log.open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"{found.url}/_stcore/health", timeout=1) as answer:
+                    answer.read()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, found.log.read_text()
+                time.sleep(0.2)
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in found.log.read_text(), found.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    usual = Path("/usr/bin/chromium")
+    executable = str(usual) if usual.exists() else shutil.which("chromium")
+    if executable is None:
+        pytest.skip("Chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        sync_api.expect.set_options(timeout=TIMEOUT_S * 1000)
+        found = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """A page of a fresh browser profile; script errors and requests to other hosts fail the test."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=server.url, reduced_motion="reduce")
+    context.set_default_timeout(TIMEOUT_S * 1000)
+    found = context.new_page()
+    bad: list[str] = []
+    own = ("data:", "blob:", f"{server.url}/")
+    found.on("pageerror", lambda error: bad.append(f"script error: {error}"))
+    found.on("request", lambda request: None if request.url.startswith(own) else bad.append(request.url))
+    yield found
+    context.close()
+    assert not bad, bad
+
+
+def idle(page: Any) -> None:
+    """Wait until the page's script has finished and stays so: one run may start the next."""
+    page.wait_for_function(
+        """() => {
+          const app = document.querySelector('[data-testid=stApp]');
+          const quiet = app && app.dataset.testScriptState === 'notRunning'
+            && app.dataset.testConnectionState === 'CONNECTED'
+            && !document.querySelector('[data-testid=stSkeleton], [data-testid=stSpinner], [data-stale=true]');
+          const now = performance.now();
+          if (!quiet) { window.__quietSince = 0; return false; }
+          window.__quietSince = window.__quietSince || now;
+          return now - window.__quietSince > 300;
+        }"""
+    )

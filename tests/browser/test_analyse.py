@@ -1,0 +1,183 @@
+"""Journeys through the page that analyses a radiograph."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from cxnet.phantom import make_phantom
+from tests.browser.conftest import Server, idle
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
+PATIENT = "ZZTESTPHI"
+
+
+def png(seed: int) -> dict[str, Any]:
+    """A phantom as a file to upload."""
+    data = cv2.imencode(".png", make_phantom(seed, 400).pixels)[1].tobytes()
+    return {"name": "radiograph.png", "mimeType": "image/png", "buffer": data}
+
+
+def dicom() -> dict[str, Any]:
+    """A phantom as a DICOM file that names a patient wherever a file may."""
+    pixels = make_phantom(3, 400).pixels
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
+    dataset.PatientName, dataset.PatientID, dataset.StudyDescription = f"{PATIENT}^A", PATIENT, f"CHEST {PATIENT}"
+    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", "PA"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = (pixels.astype(np.uint16) * 16).tobytes()
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return {"name": "scan.dcm", "mimeType": "application/dicom", "buffer": buffer.getvalue()}
+
+
+def upload(page: Any, *files: dict[str, Any]) -> None:
+    page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(list(files))
+
+
+def see_viewer(page: Any, panels: int = 3) -> Any:
+    """The viewer, drawn. It lives in a shadow root; playwright's selectors look into these."""
+    found = page.locator(f'.viewer[data-panels="{panels}"][data-view]')
+    expect(found).to_be_visible()
+    expect(found.locator("canvas")).to_have_count(panels)
+    return found
+
+
+def view_of(page: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(page.locator(".viewer").get_attribute("data-view"))
+    return found
+
+
+def wait_for_drawing(page: Any, drawn: int) -> None:
+    expect(page.locator(f'.viewer[data-drawn="{drawn}"]')).to_have_count(0)
+
+
+def drawn(page: Any) -> int:
+    return int(page.locator(".viewer").get_attribute("data-drawn"))
+
+
+def see_no_error(page: Any) -> None:
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
+
+
+def test_upload_then_lime_then_cancel(page: Any) -> None:
+    page.goto("/")
+    upload(page, png(7), {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture at all\n" * 40})
+    see_viewer(page)
+    idle(page)
+    expect(page.get_by_test_id("stAlertContentError")).to_have_count(1)
+    expect(page.get_by_text(re.compile(r"File \d: This is no PNG"))).to_be_visible()
+    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
+    expect(page.get_by_text("Model output for")).to_be_visible()
+
+    page.get_by_text("LIME", exact=True).first.click()
+    page.get_by_text("Stop when the top five have settled").click()
+    idle(page)
+    page.get_by_role("button", name="Run LIME").click()
+    expect(page.get_by_text(re.compile(r"LIME: [1-9]\d* of at most 1000 samples"))).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text(re.compile(r"LIME was stopped after \d+ samples"))).to_be_visible()
+    see_viewer(page, panels=4)
+    idle(page)
+    expect(page.get_by_role("button", name="Run LIME again")).to_be_visible()
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+
+
+def test_deep_link_to_a_sample(page: Any) -> None:
+    page.goto("/?sample=ground-glass")
+    see_viewer(page)
+    idle(page)
+    see_no_error(page)
+    assert "sample=ground-glass" in page.url
+
+
+def test_hostile_url_shows_the_empty_page(page: Any) -> None:
+    page.goto("/?sample=<script>&target=%27&model=../x")
+    expect(page.get_by_text("or start with a synthetic sample")).to_be_visible()
+    idle(page)
+    see_no_error(page)
+    expect(page.locator(".viewer")).to_have_count(0)
+
+
+def test_viewer_by_keyboard(page: Any) -> None:
+    sent: list[Any] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    page.goto("/?sample=normal")
+    viewer = see_viewer(page)
+    idle(page)
+    home = view_of(page)
+    before = len(sent)
+    viewer.locator("canvas").first.focus()
+    for key in ("+", "+", "ArrowLeft", "i"):
+        page.keyboard.press(key)
+    expect(viewer).to_have_attribute("data-view", re.compile('"invert":true'))
+    view = view_of(page)
+    assert view["zoom"] == pytest.approx(home["zoom"] * 1.2**2)
+    assert view["x"] < home["x"]
+    expect(viewer.get_by_role("status")).to_contain_text("Inverted")
+
+    viewer.get_by_label("Map opacity").fill("0.8")
+    expect(viewer).to_have_attribute("data-view", re.compile('"opacity":0.8'))
+    idle(page)
+    assert before and len(sent) == before, "looking must not reach the server"
+
+    drawings = drawn(page)
+    view = view_of(page)
+    page.get_by_text("Equalise histogram").click()
+    wait_for_drawing(page, drawings)
+    idle(page)
+    assert len(sent) > before
+    assert view_of(page) == view
+
+
+def test_narrow_page_does_not_scroll_sideways(page: Any) -> None:
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.goto("/?sample=normal")
+    see_viewer(page)
+    idle(page)
+    width, inner = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= inner + 2
+
+
+def test_patient_is_never_told_and_all_is_forgotten(page: Any, server: Server) -> None:
+    received: list[bytes | str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(frame)))
+    page.goto("/")
+    upload(page, dicom())
+    see_viewer(page)
+    idle(page)
+    see_no_error(page)
+    expect(page.get_by_text("scan.dcm").first).to_be_visible()
+    page.get_by_text("Technical tags").click()
+    expect(page.get_by_text("MONOCHROME2")).to_be_visible()
+    assert PATIENT not in page.content()
+    assert PATIENT not in page.locator(".viewer").inner_html()
+    assert received
+    assert not any(PATIENT.encode() in (f.encode() if isinstance(f, str) else f) for f in received)
+    assert PATIENT not in server.log.read_text()
+
+    page.get_by_role("button", name="Forget everything").click()
+    expect(page.get_by_text("or start with a synthetic sample")).to_be_visible()
+    idle(page)
+    expect(page.get_by_text("scan.dcm")).to_have_count(0)
+    expect(page.locator(".viewer")).to_have_count(0)
+    expect(page.get_by_text("Upload 1")).to_have_count(0)
+    upload(page, dicom())  # the same file once more
+    see_viewer(page)
