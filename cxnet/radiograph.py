@@ -479,7 +479,7 @@ def _windowed(
     values: NDArray[np.float64], dataset: Any, padding: NDArray[np.bool_] | None, notes: list[str]
 ) -> NDArray[np.float64]:
     """VOI LUT or window; where there is none, or one that cannot work, the 0.5 to 99.5 percentile."""
-    from pydicom.pixels.processing import apply_voi, apply_windowing
+    from pydicom.pixels.processing import apply_voi
 
     if dataset.get("VOILUTSequence"):
         try:
@@ -493,20 +493,32 @@ def _windowed(
     if centres and widths:
         centre, width = centres[0], widths[0]
         if np.isfinite(centre) and np.isfinite(width) and width >= 1:
-            try:
-                shown = np.asarray(apply_windowing(values, dataset), np.float64)
-                if np.isfinite(shown).all() and np.ptp(shown) > 0:
-                    if len(centres) > 1:
-                        notes.append("The file offers several windows; the first is used.")
-                    return shown
-            except (ValueError, AttributeError, TypeError, NotImplementedError, KeyError):
-                pass
+            shown = _window(values, centre, width, str(dataset.get("VOILUTFunction", "") or "LINEAR").upper())
+            if np.ptp(shown) > 0:
+                if len(centres) > 1:
+                    notes.append("The file offers several windows; the first is used.")
+                return shown
         notes.append("The file's window cannot be used.")
     if not widths and not dataset.get("VOILUTSequence") and dataset.get("BitsStored") == 8:
         return values  # 8-bit pictures without a window are ready to be shown
     low, high = np.percentile(values if padding is None else values[~padding], (0.5, 99.5))
     notes.append("Auto window: grey levels from the 0.5 to the 99.5 percentile.")
     return np.asarray(np.clip(values, low, high), np.float64) if high > low else values
+
+
+def _window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+    """A window on the values after the Modality LUT, as 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    pydicom's own function scales its output range by the rescale slope too, which turns a picture with a negative
+    slope upside down.
+    """
+    if function == "SIGMOID":
+        shown = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+    elif function == "LINEAR_EXACT":
+        shown = (values - centre) / width + 0.5
+    else:
+        shown = (values - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5
+    return np.asarray(np.clip(shown, 0, 1), np.float64)
 
 
 def _numbers(value: Any) -> list[float]:
