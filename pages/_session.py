@@ -175,6 +175,25 @@ def case_from_url() -> str | None:
     return f"sample:{name}" if name in SAMPLES_BY_NAME else None
 
 
+def restore_case() -> None:
+    """Before the picker is drawn: follow a changed URL (Back, Forward, a link), or take up the case again.
+
+    Streamlit forgets a picker's value when another page was shown in between.
+    """
+    wanted = case_from_url()
+    if wanted is not None and wanted != st.session_state.get("url_case"):
+        st.session_state["case"] = wanted
+    elif "case" not in st.session_state:
+        st.session_state["case"] = st.session_state.get("last_case")
+
+
+def remember_case(case: str | None) -> None:
+    """After the picker was drawn: keep the choice, and put it into the URL if it is a sample."""
+    st.session_state["last_case"] = case
+    st.session_state["url_case"] = case if case is not None and case.startswith("sample:") else None
+    write_url(sample=case.partition(":")[2] if st.session_state["url_case"] else None)
+
+
 def choice_from_url(key: str, allowed: list[str]) -> str | None:
     """A value of the URL if it is on the list, else None; anything else in the URL is ignored."""
     value = st.query_params.get(key)

@@ -117,7 +117,7 @@ _CSS = """
 .hint { opacity: .75; font-size: .8rem; }
 .banner { background: var(--st-secondary-background-color); border-left: 4px solid var(--st-primary-color);
   padding: .25rem .6rem; margin-bottom: .5rem; font-size: .85rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 255px), 1fr)); gap: .6rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 200px), 1fr)); gap: .6rem; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .9rem; font-weight: 600; padding: .1rem 0 .25rem; display: flex; justify-content: space-between;
   gap: .5rem; align-items: baseline; }

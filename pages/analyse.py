@@ -86,10 +86,7 @@ def choose_case() -> str | None:
         )
     for sentence in st.session_state.get("upload_errors", []):
         st.error(sentence, icon="🚫")
-    if "case" not in st.session_state:
-        from_url = _session.case_from_url()
-        if from_url is not None:
-            st.session_state["case"] = from_url
+    _session.restore_case()
     with right:
         case = st.selectbox(
             "Radiograph",
@@ -99,7 +96,7 @@ def choose_case() -> str | None:
             format_func=_session.case_title,
             placeholder="… or choose a synthetic sample",
         )
-    _session.write_url(sample=case.partition(":")[2] if case and case.startswith("sample:") else None)
+    _session.remember_case(case)
     return case
 
 
