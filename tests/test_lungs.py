@@ -51,7 +51,7 @@ def test_each_fault_is_named() -> None:
     for mask, words in (
         (np.zeros_like(good), "no lung was found"),
         (one, "1 separate region instead"),
-        (small, "cover 8 %"),
+        (small, "cover 7 %"),
         (uneven, "times as large"),
         (ragged, "ragged"),
     ):
