@@ -119,9 +119,9 @@ _CSS = """
   padding: .25rem .6rem; margin-bottom: .5rem; font-size: .85rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 200px), 1fr)); gap: .6rem; }
 figure { margin: 0; min-width: 0; }
-figcaption { font-size: .9rem; font-weight: 600; padding: .1rem 0 .25rem; display: flex; justify-content: space-between;
-  gap: .5rem; align-items: baseline; }
-.scale { font-weight: 400; font-size: .75rem; opacity: .8; text-align: right; }
+figcaption { font-size: .9rem; font-weight: 600; padding: .1rem 0 .25rem; display: flex; flex-direction: column;
+  min-height: 2.9em; justify-content: flex-end; }
+.scale { font-weight: 400; font-size: .75rem; opacity: .8; }
 canvas { width: 100%; display: block; background: #000; border-radius: 6px; cursor: grab; touch-action: none; }
 canvas:focus-visible { outline: 3px solid var(--st-primary-color); outline-offset: 1px; }
 .value { font-size: .75rem; min-height: 1.2em; opacity: .85; font-variant-numeric: tabular-nums; }
