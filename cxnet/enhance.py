@@ -269,11 +269,15 @@ class Enhancement:
             picture = smooth(picture, self.smoothing_sigma_px)
         return picture
 
-    def stack(self, grey: Grey) -> NDArray[np.uint8]:
-        """The three channels (original, CLAHE, BEASF) of a grey picture: uint8 (height, width, 3)."""
-        return np.stack(
-            [_checked(grey), clahe(grey, self.clahe_clip_limit_opencv), beasf(grey, self.beasf_gamma)], axis=-1
-        )
+    def stack(self, grey: Grey, channels: tuple[str, ...] = CHANNELS) -> NDArray[np.uint8]:
+        """Channels (names of :data:`CHANNELS`, in the order given) of a grey picture: uint8 (height, width, n)."""
+        grey = _checked(grey)
+        pictures = {"original": grey}
+        if "clahe" in channels:
+            pictures["clahe"] = clahe(grey, self.clahe_clip_limit_opencv)
+        if "beasf" in channels:
+            pictures["beasf"] = beasf(grey, self.beasf_gamma)
+        return np.stack([pictures[name] for name in channels], axis=-1)
 
 
 def three_channels(pixels: Grey, size_px: int = 320, enhancement: Enhancement | None = None) -> NDArray[np.uint8]:

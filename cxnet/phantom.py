@@ -275,15 +275,33 @@ class _Anatomy:
 
     def _stroke(self, points: Any, width: float, spline: bool = True) -> Field:
         """A curve as a band of `width` (in sides), 0 to 1."""
+        mask = np.zeros((self.size, self.size))
+        window, band = self._stroke_window(points, width, spline)
+        mask[window] = band
+        return mask
+
+    def _stroke_window(self, points: Any, width: float, spline: bool) -> tuple[tuple[slice, slice], Field]:
+        """A band and the window that holds it: most bands are small."""
         line = self._place(self._spline(points, closed=False, count=60) if spline else points)
-        mask = np.zeros((self.size, self.size), np.uint8)
-        cv2.polylines(
-            mask, [np.rint(line * 16).astype(np.int32)], False, 255, max(1, round(width * self.size)), cv2.LINE_AA, 4
-        )
-        return mask / 255.0
+        thickness = max(1, round(width * self.size))
+        low = np.clip(np.floor(line.min(axis=0)).astype(int) - thickness - 2, 0, self.size)
+        high = np.clip(np.ceil(line.max(axis=0)).astype(int) + thickness + 3, 0, self.size)
+        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        outline = np.rint(line * 16).astype(np.int32) - 16 * low.astype(np.int32)
+        if mask.size:
+            cv2.polylines(mask, [outline], False, 255, thickness, cv2.LINE_AA, 4)
+        return (slice(low[1], high[1]), slice(low[0], high[0])), mask / 255.0
 
     def _blur(self, field: Field, sigma: float) -> Field:
-        return np.asarray(cv2.GaussianBlur(field, (0, 0), max(0.3, sigma * self.size)), np.float64)
+        """A Gaussian blur, done only where it can change something."""
+        sigma_px = max(0.3, sigma * self.size)
+        reach = int(np.ceil(4 * sigma_px)) + 2
+        blurred = np.zeros_like(field)
+        rows, columns = (np.flatnonzero(field.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            window = tuple(slice(max(0, at[0] - reach), at[-1] + reach + 1) for at in (rows, columns))
+            blurred[window] = cv2.GaussianBlur(field[window], (0, 0), sigma_px)
+        return blurred
 
     def _dome(self, mask: Field, reach: float) -> Field:
         """Thickness of a rounded body: 0 at its edge, 1 from `reach` inwards."""
@@ -406,8 +424,9 @@ class _Anatomy:
                     px += outward * np.cos(angle) * 0.017
                     py += np.sin(angle) * 0.017
                     steps.append((px, py))
-                branch = 11.0 * width * self._stroke(steps, width, spline=False) * (0.75 if py < 0.40 else 1.0)
-                tree = np.maximum(tree, branch) + 0.25 * np.minimum(tree, branch)  # crossing branches add a little
+                window, band = self._stroke_window(steps, width, spline=False)
+                branch, before = 11.0 * width * band * (0.75 if py < 0.40 else 1.0), tree[window]
+                tree[window] = np.maximum(before, branch) + 0.25 * np.minimum(before, branch)  # crossings add a little
                 if width > 0.0026:
                     for turn in (draw.uniform(0.18, 0.50), -draw.uniform(0.18, 0.50)):
                         todo.append((px, py, angle + turn, width * draw.uniform(0.62, 0.80)))

@@ -26,6 +26,7 @@ from pages import _jobs
 UPLOADS_KEPT = 8
 ANALYSES_KEPT = 24
 SAMPLE_SIZE_PX = 640
+WARM_UP_AFTER_S = 1.5
 
 SAMPLES_BY_NAME = {sample.name: sample for sample in SAMPLES}
 
@@ -38,8 +39,13 @@ def models(name: str) -> Models:
 
 @st.cache_resource(show_spinner=False)
 def warm_up() -> None:
-    """Load the first network in the background, once a server, so that the first upload does not wait for it."""
-    threading.Thread(target=_warm, name="warm-up", daemon=True).start()
+    """Load the first network in the background, once a server, so that the first upload does not wait for it.
+
+    Not at once: the first page is painted meanwhile.
+    """
+    timer = threading.Timer(WARM_UP_AFTER_S, _warm)
+    timer.daemon = True
+    timer.start()
 
 
 def _warm() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ["errors", "radiograph", "phantom", "enhance", "overlay", "dataset"]
+LIGHT = ["errors", "radiograph", "phantom", "enhance", "overlay", "dataset", "statistics", "published", "runs"]
 ORDER = [
     *LIGHT,
     *[
@@ -24,6 +24,7 @@ ORDER = [
         "explain",
         "audit",
         "analysis",
+        "training",
         "__main__",
     ],
 ]

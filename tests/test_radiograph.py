@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -29,7 +28,7 @@ from pydicom.uid import (
 )
 
 from cxnet.errors import DamagedFile, OutOfScope, RadiographError, TooLarge, UnsupportedFormat
-from cxnet.radiograph import MAX_BYTES, Radiograph, open_radiograph, read_radiograph
+from cxnet.radiograph import MAX_BYTES, open_radiograph, read_radiograph
 
 SECRET = "ZZTESTPHI"
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 80), np.uint8)
@@ -70,6 +69,15 @@ def written(data: Dataset) -> bytes:
     buffer = io.BytesIO()
     data.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def lookup_table(first: int, entries: np.ndarray, bits: int = 16, vr: str = "US") -> Dataset:
+    """An item of a Modality or VOI LUT Sequence; 16-bit words as OW."""
+    item = Dataset()
+    typed = first % 65536 if vr == "US" else first
+    item.add_new("LUTDescriptor", vr, [len(entries) % 65536, typed, bits])
+    item.add_new("LUTData", "OW", np.asarray(entries).astype("<u2").tobytes())
+    return item
 
 
 def square(bits: int = 12, signed: bool = False) -> np.ndarray:
@@ -194,15 +202,7 @@ def test_a_bright_square_ends_bright(photometric: str, bits: int, signed: bool, 
     if voi == "window":
         data.WindowCenter, data.WindowWidth = float(output.mean()), float(2 * np.ptp(output))
     elif voi == "table":
-        table = Dataset()
-        count = int(np.ptp(output)) + 1
-        first = int(output[0])
-        table.LUTDescriptor = [0 if count == 65536 else count, first if first >= 0 else first + 65536, 16]
-        table["LUTDescriptor"].VR = "US"
-        table.LUTData = np.linspace(1000, 60000, count).astype("<u2").tobytes()
-        table["LUTData"].VR = "OW"
-        if first < 0:
-            pytest.skip("tables over negative values are stored in too many ways; the percentile window covers them")
+        table = lookup_table(int(output[0]), np.linspace(1000, 60000, int(np.ptp(output)) + 1))
         data.VOILUTSequence = Sequence([table])
     pixels = read_radiograph(written(data)).pixels.astype(int)
     assert pixels[20:36, 20:36].mean() > pixels[:10].mean() + 60
@@ -244,24 +244,30 @@ def test_jpeg_inside_dicom() -> None:
     assert np.abs(read_radiograph(written(data)).pixels.astype(int) - RAMP).mean() < 3
 
 
-def test_jpeg_lossless_through_gdcm(tmp_path: Path) -> None:
+def jpeg_lossless(values: np.ndarray) -> bytes:
     gdcm = pytest.importorskip("gdcm")
+    with tempfile.TemporaryDirectory() as folder:
+        plain, packed = Path(folder) / "plain.dcm", Path(folder) / "packed.dcm"
+        plain.write_bytes(written(dicom(values)))
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(plain))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(packed))
+        assert writer.Write()
+        return packed.read_bytes()
+
+
+def test_jpeg_lossless_through_gdcm() -> None:
     values = np.random.default_rng(1).integers(0, 4096, (64, 72))
-    plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
-    plain.write_bytes(written(dicom(values)))
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(plain))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(packed))
-    assert writer.Write()
-    np.testing.assert_array_equal(open_radiograph(packed).pixels, open_radiograph(plain).pixels)
+    plain = read_radiograph(written(dicom(values)))
+    np.testing.assert_array_equal(read_radiograph(jpeg_lossless(values)).pixels, plain.pixels)
 
 
 def test_dicom_scope_and_shape() -> None:
@@ -306,31 +312,6 @@ def test_nothing_of_a_patient_survives(caplog, capfd) -> None:
         "BitsStored",
         "PixelSpacing",
     }
-
-
-FILES = {
-    "png": saved(Image.fromarray(RAMP), "PNG"),
-    "jpeg": saved(Image.fromarray(RAMP), "JPEG"),
-    "webp": saved(Image.fromarray(RAMP), "WEBP"),
-    "tiff": saved(Image.fromarray(RAMP), "TIFF", compression="tiff_deflate"),
-    "dicom": written(dicom(square())),
-}
-
-
-@pytest.mark.parametrize("kind", FILES)
-@settings(max_examples=100)
-@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(0, 12), cut=st.floats(0, 1))
-def test_mutated_files_give_a_radiograph_or_a_sentence(kind: str, seed: int, changes: int, cut: float) -> None:
-    rng = np.random.default_rng(seed)
-    data = bytearray(FILES[kind])
-    for place in rng.integers(0, len(data), changes):
-        data[place] = rng.integers(0, 256)
-    if cut < 0.5:
-        del data[int(2 * cut * len(data)) :]
-    try:
-        assert isinstance(read_radiograph(bytes(data)), Radiograph)
-    except RadiographError as error:
-        assert str(error).endswith(".")
 
 
 def test_published_originals(data_folder: Path) -> None:

@@ -42,13 +42,12 @@ def grad_cam(prediction: Prediction, head: Head) -> NDArray[np.float32]:
 
     Notes
     -----
-    Equations 1 and 2 of the paper, on the logit. The gradient of a logit with respect to a feature map is
-    constant over the map because the head only sees the map's mean, so it is had in closed form and no second
-    pass through the network is needed.
+    Equations 1 and 2 of the paper, on the logit. The head after the feature layer is small, so its gradient is had
+    in closed form and no second pass through the network is needed.
     """
     features = prediction.features
     height, width, maps = features.shape
-    weights = head.gradients(features.mean(axis=(0, 1), dtype=np.float64)) / (height * width)
+    weights = head.map_weights(features, prediction.extra)
     cams = features.reshape(-1, maps).astype(np.float64) @ weights.T
     return np.asarray(np.maximum(cams, 0).T.reshape(-1, height, width), np.float32)
 

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ def _free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """``streamlit run app.py``; at the end its log must hold no traceback."""
+@contextmanager
+def serve(folder: Path) -> Iterator[Server]:
+    """``streamlit run app.py`` with its log in a folder, until it answers; stopped at the end."""
     port = _free_port()
-    found = Server(f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("server") / "log.txt")
+    found = Server(f"http://127.0.0.1:{port}", folder / "log.txt")
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
     with found.log.open("w") as log:
@@ -67,24 +68,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    assert "Traceback" not in found.log.read_text(), found.log.read_text()
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The dashboard; at the end its log must hold no traceback."""
+    with serve(tmp_path_factory.mktemp("server")) as found:
+        yield found
+    assert "Traceback" not in found.log.read_text(), found.log.read_text()
+
+
+def chromium() -> str | None:
+    """Where Chromium is."""
     usual = Path("/usr/bin/chromium")
-    executable = str(usual) if usual.exists() else shutil.which("chromium")
-    if executable is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        sync_api.expect.set_options(timeout=TIMEOUT_S * 1000)
+    return str(usual) if usual.exists() else shutil.which("chromium")
+
+
+@contextmanager
+def launch(executable: str) -> Iterator[Any]:
+    """A headless Chromium."""
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=TIMEOUT_S * 1000)
         found = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
         yield found
         found.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = chromium()
+    if executable is None:
+        pytest.skip("Chromium is not installed")
+    with launch(executable) as found:
+        yield found
 
 
 @pytest.fixture

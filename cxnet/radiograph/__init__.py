@@ -1,0 +1,181 @@
+"""From the bytes of a file to a grey 8-bit radiograph, or one sentence that says why not.
+
+The format is decided by the bytes, never by the name. Size limits are checked before anything is decoded. Of a
+DICOM file only the technical tags of :data:`KEPT_TAGS` outlive reading; names, ids, dates and descriptions do not,
+and no error message holds a value of the file.
+
+Grey values of a DICOM file follow PS3.3: Modality LUT (C.11.1), then VOI LUT or window (C.11.2), then, last, the
+inversion of MONOCHROME1 (C.7.6.3.1.2).
+
+Decoders raise almost every type of error on a malformed file, so whatever they raise is a damaged file. Only calls of
+decoders stand below that net; the grey values are computed outside it, where an unknown error shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxnet.errors import DamagedFile, OutOfScope, RadiographError, SettingsError, TooLarge
+from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, render
+from cxnet.radiograph._picture import MAX_ASPECT, MAX_PIXELS, MIN_SIDE_PX, check_size, decode_picture, grey, kind_of
+
+__all__ = [
+    "KEPT_TAGS",
+    "MAX_ASPECT",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE_PX",
+    "Radiograph",
+    "open_radiograph",
+    "read_radiograph",
+]
+
+MAX_BYTES = 50 * 2**20
+
+_decoding = threading.Lock()
+_Decoded = TypeVar("_Decoded")
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """A grey radiograph and the little that is kept about its file.
+
+    Parameters
+    ----------
+    pixels : uint8 array (height, width)
+        Bright bone, dark lungs as stored or windowed; read-only.
+    sha256 : str
+        Of the file's bytes.
+    format : str
+        "PNG", "JPEG", "WebP", "TIFF" or "DICOM".
+    tags : mapping of str to str
+        Technical DICOM tags out of :data:`KEPT_TAGS`; empty for other formats.
+    pixel_spacing_mm : (float, float) or None
+        Between rows and between columns, where the file says so.
+    notes : tuple of str
+        What a reader of the picture should know, a sentence each.
+    """
+
+    pixels: NDArray[np.uint8]
+    sha256: str
+    format: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    pixel_spacing_mm: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 2 or self.pixels.dtype != np.uint8 or self.pixels.size == 0:
+            raise SettingsError(
+                f"Expected uint8 pixels (height, width); received {self.pixels.dtype} {self.pixels.shape}."
+            )
+        pixels = np.array(self.pixels, order="C")
+        pixels.setflags(write=False)
+        object.__setattr__(self, "pixels", pixels)
+        object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+
+
+def open_radiograph(path: Path | str) -> Radiograph:
+    """Read a radiograph from a file; see :func:`read_radiograph`.
+
+    Raises
+    ------
+    RadiographError
+        If the path is no readable file, or its content is refused.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise RadiographError("This is a folder, not a file; give the files in it.")
+        if path.stat().st_size > MAX_BYTES:
+            raise TooLarge(_too_many_bytes(path.stat().st_size))
+        return read_radiograph(path.read_bytes())
+    except OSError as error:
+        raise RadiographError(f"The file cannot be read ({error.strerror}); check its path and permissions.") from None
+
+
+def read_radiograph(data: bytes) -> Radiograph:
+    """Read a frontal chest radiograph from the bytes of a file.
+
+    Parameters
+    ----------
+    data : bytes
+        PNG, JPEG, WebP, TIFF or DICOM (CR, DX, RG). Up to 50 MB and 40 million pixels.
+
+    Returns
+    -------
+    Radiograph
+        16-bit pictures are scaled to 8 bits, colour is made grey, alpha is composed over black, EXIF rotation is
+        applied.
+
+    Raises
+    ------
+    UnsupportedFormat, DamagedFile, TooLarge, OutOfScope
+        One sentence each: what, why, what to do.
+    """
+    if len(data) > MAX_BYTES:
+        raise TooLarge(_too_many_bytes(len(data)))
+    if not data:
+        raise DamagedFile("The file is empty; export it again.")
+    notes: list[str] = []
+    tags: dict[str, str] = {}
+    spacing = None
+    if data[128:132] == b"DICM" or looks_like_bare_dicom(data):
+        picture = _guarded("DICOM", lambda: decode_dicom(data, notes))
+        name, tags, spacing = "DICOM", picture.tags, picture.spacing
+        pixels = grey(picture.stored, notes) if picture.stored.ndim == 3 else render(picture, notes)
+    else:
+        kind, name = kind_of(data)
+        pixels = grey(_guarded(name, lambda: decode_picture(data, kind, notes)), notes)
+    if int(pixels.min()) == int(pixels.max()):
+        raise OutOfScope(
+            "Every pixel of this picture has the same value, so there is nothing to read; choose another file."
+        )
+    height, width = pixels.shape
+    check_size(width, height)
+    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), name, tags, spacing, tuple(notes))
+
+
+def _guarded(name: str, decode: Callable[[], _Decoded]) -> _Decoded:
+    """Run one decoder at a time, silently; its errors become sentences.
+
+    Warnings and log lines of pydicom quote values, names and ids among them. So may the text of an error: its type is
+    told, its text and its cause are not. The lock is there because a process has one set of warning filters.
+    """
+    logger = logging.getLogger("pydicom")
+    with _decoding, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # limits that Pillow warns of are checked before
+        disabled, logger.disabled = logger.disabled, True
+        try:
+            return decode()
+        except RadiographError:
+            raise
+        except MemoryError:
+            refusal: RadiographError = TooLarge(
+                f"There is not enough memory to unpack the {name} file; export a smaller one."
+            )
+        except Exception as error:
+            if type(error).__name__ == "DecompressionBombError":
+                refusal = TooLarge(f"The {name} file unpacks to far more pixels than the limit; export a smaller one.")
+            else:
+                refusal = DamagedFile(
+                    f"The {name} file is damaged or cut short and cannot be decoded ({type(error).__name__}); "
+                    f"{EXPORT if name == 'DICOM' else 'export it again'}."
+                )
+        finally:
+            logger.disabled = disabled
+    raise refusal  # outside the handler, so that it carries no context
+
+
+def _too_many_bytes(size: int) -> str:
+    return f"The file has {size / 2**20:.0f} MB and the limit is {MAX_BYTES // 2**20} MB; export a smaller one."

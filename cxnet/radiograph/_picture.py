@@ -1,0 +1,126 @@
+"""PNG, JPEG, WebP and TIFF files to grey pictures."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxnet.errors import DamagedFile, OutOfScope, TooLarge, UnsupportedFormat
+
+MAX_PIXELS = 40_000_000
+MIN_SIDE_PX = 32
+MAX_ASPECT = 4.0
+
+
+def check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise TooLarge(
+            f"The picture has {width} x {height} pixels and the limit is {MAX_PIXELS // 10**6} million; export a smaller one."
+        )
+    if min(width, height) < MIN_SIDE_PX:
+        raise OutOfScope(
+            f"The picture has {width} x {height} pixels, too few for a chest radiograph; "
+            f"each side needs at least {MIN_SIDE_PX}, so choose another file."
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise OutOfScope(
+            f"The picture has {width} x {height} pixels, too long and narrow for a chest radiograph; crop it to the chest."
+        )
+
+
+def kind_of(data: bytes) -> tuple[str, str]:
+    """Pillow's name of the format and ours, by the first bytes."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG", "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG", "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP", "WebP"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF", "TIFF"
+    raise UnsupportedFormat(
+        "This is no PNG, JPEG, WebP, TIFF or DICOM file; export the radiograph in one of these formats."
+    )
+
+
+def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
+    """(height, width) of any number type, or uint8 (height, width, 2 to 4), the last of 2 and 4 being alpha."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data), formats=[kind, "MPO"] if kind == "JPEG" else [kind]) as image:
+        check_size(image.width, image.height)
+        # not n_frames: to count the pages of a TIFF file, Pillow walks through all that it claims to hold
+        if getattr(image, "is_animated", False):
+            if kind == "TIFF":
+                raise UnsupportedFormat(
+                    "This TIFF file holds several pages and only one can be read; save the one to look at."
+                )
+            notes.append("The file holds several pictures; the first is shown.")
+        image.load()
+        upright: Image.Image = image
+        if image.getexif().get(0x0112, 1) in range(2, 9):
+            upright = ImageOps.exif_transpose(image)
+            notes.append("Turned as the camera's orientation tag says.")
+        mode = upright.mode
+        if mode.startswith(("I", "F")):
+            return np.asarray(upright)
+        if "transparency" in upright.info or mode in ("PA", "La", "RGBa"):
+            return np.asarray(upright.convert("RGBA"))
+        if mode in ("L", "LA", "RGB", "RGBA"):
+            return np.asarray(upright)
+        if mode in ("1", "P", "CMYK", "YCbCr", "RGBX"):
+            return np.asarray(upright.convert("L" if mode == "1" else "RGB"))
+    raise UnsupportedFormat(f"The colour model {mode} is not read; save the picture as grey or RGB.")
+
+
+def grey(array: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
+    """Any array of :func:`decode_picture` as 8-bit grey; luma of BT.601."""
+    if array.ndim == 2:
+        return array if array.dtype == np.uint8 else _to_8_bit(array, notes)
+    if array.shape[2] in (2, 4):
+        array, alpha = array[..., :-1], array[..., -1:].astype(np.uint16)
+        if alpha.min() < 255:
+            notes.append("Transparent pixels were laid over black.")
+            array = ((array * alpha + np.uint16(127)) // np.uint16(255)).astype(np.uint8)
+    if array.shape[2] == 1:
+        return np.ascontiguousarray(array[..., 0])
+    red, green, blue = np.moveaxis(array, 2, 0)
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if (spread > 8).mean() > 1e-4:
+        notes.append(
+            "The picture has coloured pixels, so it may be a screenshot or hold annotations; it was made grey."
+        )
+    luma = red * np.uint32(299) + green * np.uint32(587) + blue * np.uint32(114)
+    return np.asarray((luma + np.uint32(500)) // np.uint32(1000), np.uint8)
+
+
+def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
+    """16-bit, 32-bit and float pictures as 8-bit: the full 16-bit range, or the picture's own where that is unused."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        if not finite.any():
+            raise DamagedFile("The picture holds no finite value; export it again.")
+        notes.append("Values that are no numbers were set to the darkest one.")
+        values = np.where(finite, values, values[finite].min())
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and 65535 / 16 <= high <= 65535 and np.issubdtype(values.dtype, np.integer):
+        low, high = 0.0, 65535.0
+    else:
+        notes.append("Grey levels were stretched from the darkest to the brightest value of the picture.")
+    return scaled(values, low, high)
+
+
+def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """``low`` as 0 and ``high`` as 255; all 0 where they are the same."""
+    span = high / 2 - low / 2  # halves, as the difference of two large floats may overflow
+    if not span > 0:
+        return np.zeros(values.shape, np.uint8)
+    levels = values.astype(np.float64)
+    levels /= 2
+    levels -= low / 2
+    levels /= span
+    levels *= 255
+    return np.rint(levels, out=levels).astype(np.uint8)

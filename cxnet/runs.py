@@ -1,0 +1,436 @@
+"""Stored k-fold runs: every out-of-fold prediction with its map, its lung outline and its first audit figures.
+
+A run is a folder, immutable once written::
+
+    runs/<name>/run.json         what was trained on what and how; checksums of the other files
+    runs/<name>/fold-k.parquet   one row a case of fold k's test set
+
+Columns of ``fold-k.parquet`` (those marked * may be missing or null in imported runs):
+
+=================== ==================================================================================
+case                sha256 of the file, or the importer's own id
+file *              file name below the data set's folder
+group *             patient or look-alike group; never on two sides of a split
+source, view *      where the radiograph comes from, PA or AP
+true, predicted     class names
+probability <class> * softmax or sigmoid of the logit, not calibrated
+logit <class> *
+map *               Grad-CAM for the predicted class: float16, row by row, `map_shape` in run.json
+lungs *             lung mask, 64 x 64 bits, row by row, most significant bit first
+region *            top, bottom, left, right of the network's field of view, as shares of the picture
+in_lung *           share of the map's positive evidence inside the lungs, 0..1
+lift *              that share over the lungs' share of the picture
+z *                 against copies of the map shifted at random
+=================== ==================================================================================
+
+Nothing here imports a deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxnet.errors import DatasetError
+
+SCHEMA = 1
+FOLDER = Path(__file__).resolve().parent.parent / "runs"
+LUNG_GRID = 64
+#: Rows that are read together when one map is asked for.
+_ROW_GROUP = 1000
+_BLOBS = ("map", "lungs")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A stored run, opened by :func:`open_run`; tables are read when they are asked for.
+
+    `info` is the content of run.json.
+    """
+
+    folder: Path
+    info: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.info["classes"])
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds that are there."""
+        return tuple(int(fold["number"]) for fold in self.info["folds"])
+
+    @property
+    def map_shape(self) -> tuple[int, int] | None:
+        """Rows and columns of the stored maps; None in a run without maps."""
+        shape = self.info.get("map_shape")
+        return (int(shape[0]), int(shape[1])) if shape else None
+
+    def path(self, fold: int) -> Path:
+        """The table of one fold."""
+        if fold not in self.folds:
+            raise DatasetError(
+                f"The run {self.name} has no fold {fold}; it has {', '.join(map(str, self.folds)) or 'none'}."
+            )
+        return self.folder / f"fold-{fold}.parquet"
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """All out-of-fold cases without their maps, with a column ``fold``."""
+        import pyarrow.parquet as parquet
+
+        parts = []
+        for fold in self.folds:
+            path = self.path(fold)
+            try:
+                columns = [name for name in parquet.read_schema(path).names if name not in _BLOBS]
+                part = parquet.read_table(path, columns=columns).to_pandas()
+            except (OSError, ValueError) as error:
+                raise DatasetError(
+                    f"The run {self.name} is damaged: {path.name} cannot be read; write or fetch the run again."
+                ) from error
+            part.insert(0, "fold", fold)
+            part["row"] = np.arange(len(part))
+            parts.append(part)
+        table: pd.DataFrame = pd.concat(parts, ignore_index=True)
+        for column in ("true", "predicted"):
+            unknown = set(table[column]) - set(self.classes)
+            if unknown:
+                raise DatasetError(
+                    f"The run {self.name} is damaged: {column} has the class {sorted(map(str, unknown))[0]!r}, which "
+                    "run.json does not list; write or fetch the run again."
+                )
+        return table
+
+    def results(self, fold: int | None = None) -> pd.DataFrame:
+        """Cases of one fold, or of all folds together (out of fold)."""
+        if fold is None:
+            return self.table
+        self.path(fold)
+        return self.table[self.table["fold"] == fold].reset_index(drop=True)
+
+    def probabilities(self, table: pd.DataFrame) -> NDArray[np.float64] | None:
+        """float64 (cases, classes) of rows of :meth:`results`; None if the run has only decisions."""
+        columns = [f"probability {name}" for name in self.classes]
+        if not set(columns) <= set(table.columns) or table[columns].isna().any(axis=None):
+            return None
+        return table[columns].to_numpy(np.float64)
+
+    def pictures(self, rows: pd.DataFrame) -> list[tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]]:
+        """Map (`map_shape`) and lung mask (64, 64) of rows of :meth:`results`, each None where not stored."""
+        import pyarrow.parquet as parquet
+
+        folds, numbers = rows["fold"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
+        found: list[Any] = [(None, None)] * len(rows)
+        for fold in np.unique(folds):
+            with parquet.ParquetFile(self.path(int(fold)), memory_map=True) as file:
+                columns = [name for name in _BLOBS if name in file.schema_arrow.names]
+                starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+                wanted = np.flatnonzero(folds == fold)
+                groups = np.searchsorted(starts, numbers[wanted], side="right") - 1
+                for group in np.unique(groups) if columns else []:
+                    stored = file.read_row_group(int(group), columns=columns)
+                    for at in wanted[groups == group]:
+                        row = int(numbers[at] - starts[group])
+                        blobs = [stored[name][row].as_py() if name in columns else None for name in _BLOBS]
+                        found[at] = (self._map(blobs[0]), unpack_lungs(blobs[1]))
+        return found
+
+    def _map(self, blob: bytes | None) -> NDArray[np.float32] | None:
+        if blob is None or self.map_shape is None:
+            return None
+        return np.frombuffer(blob, np.float16).astype(np.float32).reshape(self.map_shape)
+
+
+def pack_map(heatmap: NDArray[Any]) -> bytes:
+    """A map as float16, row by row."""
+    return np.ascontiguousarray(np.clip(heatmap, -6e4, 6e4), np.float16).tobytes()
+
+
+def pack_lungs(mask: NDArray[np.bool_]) -> bytes:
+    """A mask of 64 x 64 as bits."""
+    if mask.shape != (LUNG_GRID, LUNG_GRID):
+        raise DatasetError(f"A stored lung mask has {LUNG_GRID} x {LUNG_GRID} pixels; received {mask.shape}.")
+    return np.packbits(mask).tobytes()
+
+
+def unpack_lungs(blob: bytes | None) -> NDArray[np.bool_] | None:
+    """The mask (64, 64) of :func:`pack_lungs`."""
+    if blob is None:
+        return None
+    return np.unpackbits(np.frombuffer(blob, np.uint8)).astype(np.bool_).reshape(LUNG_GRID, LUNG_GRID)
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def open_run(folder: Path) -> Run:
+    """Open a stored run; its tables are read later.
+
+    Raises
+    ------
+    DatasetError
+        If run.json is missing, damaged or of a newer schema, or a fold's file is missing.
+    """
+    folder = Path(folder)
+    try:
+        info = json.loads((folder / "run.json").read_text("utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError("not a table")
+        schema, run = info["schema"], Run(folder, info)
+        if schema != SCHEMA:
+            raise DatasetError(
+                f"The run {folder.name} has schema {schema!r} and this version reads {SCHEMA}; use the version that wrote it."
+            )
+        lacking = [run.path(fold).name for fold in run.folds if not run.path(fold).is_file()]
+        if not run.classes or not all(isinstance(name, str) for name in run.classes):
+            raise ValueError("no classes")
+    except FileNotFoundError:
+        raise DatasetError(f"There is no run in {folder}: run.json is missing; give a folder that holds one.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"The run {folder.name} is damaged: run.json cannot be understood ({type(error).__name__}); write or fetch the run again."
+        ) from error
+    if lacking:
+        raise DatasetError(f"The run {folder.name} is damaged: {lacking[0]} is missing; write or fetch the run again.")
+    return run
+
+
+def list_runs(root: Path = FOLDER) -> tuple[list[Run], list[str]]:
+    """All runs below a folder by name, and one sentence for each that cannot be opened."""
+    runs, problems = [], []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if not folder.is_dir() or folder.name.startswith(".") or not (folder / "run.json").exists():
+            continue
+        try:
+            runs.append(open_run(folder))
+        except DatasetError as error:
+            problems.append(str(error))
+    return runs, problems
+
+
+def check(run: Run) -> list[str]:
+    """Everything that is wrong with a run, a sentence each: checksums, classes, maps, folds that overlap."""
+    problems = []
+    for fold in run.info["folds"]:
+        path = run.path(int(fold["number"]))
+        if sha256(path) != fold.get("sha256"):
+            problems.append(f"{path.name} does not match its checksum in run.json; write or fetch the run again.")
+    try:
+        table = run.table
+    except DatasetError as error:
+        return [*problems, str(error)]
+    if table["case"].duplicated().any():
+        problems.append(f"{int(table['case'].duplicated().sum())} cases are in more than one row.")
+    if "group" in table.columns:
+        crossing = table.groupby("group")["fold"].nunique()
+        if (crossing > 1).any():
+            problems.append(
+                f"{int((crossing > 1).sum())} groups are in more than one fold, so folds are not independent."
+            )
+    probabilities = run.probabilities(table)
+    if probabilities is not None and not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        problems.append("The probabilities of some cases do not sum to 1.")
+    return problems
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def write_run(
+    folder: Path,
+    info: Mapping[str, Any],
+    folds: Mapping[int, pd.DataFrame],
+    fold_info: Mapping[int, Mapping[str, Any]] | None = None,
+    files: Mapping[str, Path] | None = None,
+    replace: bool = False,
+) -> Run:
+    """Write a run into a temporary folder beside its destination, and rename that.
+
+    Parameters
+    ----------
+    folder : Path
+        Its name is the run's name: lower-case letters, digits, dot, dash, underscore.
+    info : mapping
+        Needs "classes"; "map_shape" if there are maps. Schema and time are added.
+    folds : mapping from int to DataFrame
+        Tables as in this module's docstring.
+    fold_info : mapping, optional
+        What else run.json shall say of a fold (training curve, weights' checksum).
+    files : mapping from name to Path, optional
+        Copied into the run as they are (a fold's weights).
+    replace : bool
+        Whether a run that is there already is replaced.
+
+    Raises
+    ------
+    DatasetError
+        If the name cannot be used, the run is there already, or a table lacks a column.
+    """
+    folder = Path(folder)
+    if not _NAME.fullmatch(folder.name):
+        raise DatasetError(
+            f"A run cannot be called {folder.name!r}; use lower-case letters, digits, dots, dashes and underscores."
+        )
+    if folder.exists() and not replace:
+        raise DatasetError(f"There is a run at {folder} already, and runs are never changed; choose another name.")
+    for number, table in folds.items():
+        missing = {"case", "true", "predicted"} - set(table.columns)
+        if missing or table.empty:
+            what = f"lacks the column(s) {', '.join(sorted(missing))}" if missing else "has no case"
+            raise DatasetError(f"Fold {number} {what}; a run needs case, true and predicted for each case.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        described = []
+        for number, table in sorted(folds.items()):
+            path = partial / f"fold-{number}.parquet"
+            table.reset_index(drop=True).to_parquet(
+                path, engine="pyarrow", compression="zstd", row_group_size=_ROW_GROUP, index=False
+            )
+            extra = dict((fold_info or {}).get(number, {}))
+            described.append({"number": int(number), "cases": len(table), "sha256": sha256(path), **extra})
+        for name, source in (files or {}).items():
+            shutil.copyfile(source, partial / name)
+        whole = {
+            "schema": SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **info,
+            "folds": described,
+        }
+        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+        (partial / "run.json").write_text(text + "\n", "utf-8")
+        partial.chmod(0o755)
+        old = None
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}-old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        if old is not None:
+            shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return open_run(folder)
+
+
+def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None = None, note: str = "") -> Run:
+    """Make a run of someone else's predictions.
+
+    Parameters
+    ----------
+    source : Path
+        CSV with the columns case, true, and either predicted or one ``probability <class>`` (or
+        ``probability_<class>``) a class; optionally fold (0 when left out), file, group, source, view.
+    folder : Path
+        Where the run is written.
+    classes : sequence of str, optional
+        Order of the classes; alphabetical when left out.
+
+    Raises
+    ------
+    DatasetError
+        If a column is missing, a value is no number, or probabilities do not sum to 1.
+    """
+    try:
+        table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DatasetError(
+            f"{source} cannot be read as a CSV ({type(error).__name__}); export it as UTF-8 CSV."
+        ) from error
+    table = table.rename(columns=lambda name: re.sub(r"^probability_", "probability ", name.strip()))
+    given = [name.removeprefix("probability ") for name in table.columns if name.startswith("probability ")]
+    needed = {"case", "true"} | (set() if given else {"predicted"})
+    missing = needed - set(table.columns)
+    if missing or table.empty:
+        what = f"lacks the column(s) {', '.join(sorted(missing))}" if missing else "has no row"
+        raise DatasetError(f"{source.name} {what}; needed are case, true, and predicted or probability_<class>.")
+    names = (
+        tuple(classes) if classes else tuple(sorted(set(table["true"]) | set(table.get("predicted", [])) | set(given)))
+    )
+    if given and set(given) != set(names):
+        raise DatasetError(
+            f"{source.name} has probabilities for {', '.join(sorted(given))} but its classes are {', '.join(names)}; give one column a class."
+        )
+    if len(names) < 2:
+        raise DatasetError(f"{source.name} knows only the class {names[0]!r}; a confusion matrix needs two.")
+    if table["case"].eq("").any():
+        raise DatasetError(
+            f"{source.name} has {int(table['case'].eq('').sum())} rows without a case id; give each one."
+        )
+    if given:
+        columns = [f"probability {name}" for name in names]
+        numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+        bad = numbers.isna().any(axis=1) | ~np.isclose(numbers.sum(axis=1), 1, atol=0.02) | (numbers < 0).any(axis=1)
+        if bad.any():
+            raise DatasetError(
+                f"Row {int(np.flatnonzero(bad)[0]) + 2} of {source.name} has probabilities that are no numbers from 0 to 1 with sum 1; correct it."
+            )
+        table[columns] = numbers
+        if "predicted" not in table.columns:
+            table["predicted"] = np.array(names)[numbers.to_numpy().argmax(axis=1)]
+    for column in ("true", "predicted"):
+        unknown = sorted(set(table[column]) - set(names))
+        if unknown:
+            raise DatasetError(
+                f"{source.name} has the class {unknown[0]!r} in {column}, which is not in {', '.join(names)}."
+            )
+    fold = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table.columns else pd.Series(0, table.index)
+    if fold.isna().any() or (fold != fold.round()).any() or (fold < 0).any():
+        raise DatasetError(f"{source.name} has a fold that is no whole number from 0; correct the column fold.")
+    kept = ["case", *(c for c in ("file", "group", "source", "view") if c in table.columns), "true", "predicted"]
+    kept += [f"probability {name}" for name in names] if given else []
+    folds = {int(number): table.loc[fold == number, kept] for number in sorted(fold.unique())}
+    info = {
+        "title": folder.name,
+        "classes": list(names),
+        "imported_from": source.name,
+        "imported_sha256": sha256(source),
+        "note": note,
+    }
+    return write_run(folder, info, folds)
+
+
+def describe(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run: name, title, folds, cases, classes, accuracy out of fold."""
+    rows = []
+    for run in runs:
+        table = run.table
+        rows.append(
+            {
+                "run": run.name,
+                "title": run.info.get("title", run.name),
+                "architecture": run.info.get("architecture", ""),
+                "folds": len(run.folds),
+                "cases": len(table),
+                "classes": ", ".join(run.classes),
+                "accuracy": float((table["true"] == table["predicted"]).mean()),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,114 @@
+"""Whether the folds of a run permit pooling and intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cxnet.statistics.intervals import is_missing
+from cxnet.statistics.proportions import StatisticsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FoldCheck:
+    """What is wrong with the folds of a run.
+
+    Parameters
+    ----------
+    problems : tuple of str
+        One sentence each; empty if nothing was found.
+    intervals_reason : str or None
+        Why no interval may be given; pass it as `withhold` to whatever computes some.
+    """
+
+    problems: tuple[str, ...]
+    intervals_reason: str | None
+
+    @property
+    def intervals_valid(self) -> bool:
+        """Whether intervals may be given."""
+        return self.intervals_reason is None
+
+
+def _shared(table: pd.DataFrame, column: str) -> list[str]:
+    """Values of a column that stand in more than one fold, sorted."""
+    folds = table.groupby(column)["fold"].nunique()
+    return sorted(str(value) for value in folds.index[folds > 1])
+
+
+def check_folds(table: pd.DataFrame) -> FoldCheck:
+    """Look for cases and patients on several sides, missing ids and missing classes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row for each prediction on a test set, with the columns `case`, `fold`, `group` (patient) and `true`.
+
+    Raises
+    ------
+    StatisticsError
+        If a column is missing, there are no rows, or a row has no fold.
+
+    Notes
+    -----
+    The reason concerns figures over all given rows. Where only test sets overlap, each fold by itself may still have
+    intervals: check its rows alone.
+    """
+    lacking = sorted({"case", "fold", "group", "true"} - set(table.columns))
+    if lacking:
+        raise StatisticsError(f"The table of cases lacks the column(s) {', '.join(lacking)}; add them.")
+    rows = table[["case", "fold", "group", "true"]].astype(object)
+    missing = rows.map(is_missing)
+    if rows.empty or missing["fold"].any():
+        raise StatisticsError("The table of cases must have rows, and each must name its fold; complete it.")
+    rows = rows.astype(str)
+    problems: list[str] = []
+    withheld: list[str] = []
+
+    def note(sentence: str, reason: str | None = None) -> None:
+        problems.append(sentence)
+        if reason is not None:
+            withheld.append(reason)
+
+    if missing["case"].any():
+        note(
+            f"{int(missing['case'].sum())} rows have no case id, so overlap of test sets cannot be ruled out.",
+            "some cases have no id",
+        )
+    known = rows[~missing["case"]]
+    shared = _shared(known, "case")
+    if shared:
+        note(
+            f"{len(shared)} cases stand in the test sets of several folds, as {shared[0]}: they must not be pooled.",
+            "test sets of folds overlap",
+        )
+    repeated = known[known.duplicated(["case", "fold"])]
+    if len(repeated):
+        note(
+            f"{repeated['case'].nunique()} cases stand in a test set more than once, as {repeated['case'].iloc[0]}.",
+            "some cases are counted more than once",
+        )
+    if missing["group"].any():
+        note(
+            f"{int(missing['group'].sum())} rows have no patient, so images of one patient cannot be kept together.",
+            "some patients are not known",
+        )
+    shared = _shared(rows[~missing["group"]], "group")
+    if shared:
+        note(
+            f"{len(shared)} patients stand in the test sets of several folds, as {shared[0]}: "
+            "each of these folds was tested on a patient that it was trained on.",
+            "patients stand in several folds",
+        )
+    if missing["true"].any():
+        note(f"{int(missing['true'].sum())} rows have no true label, so nothing can be counted for them.")
+    labelled = rows[~missing["true"]]
+    classes = sorted(labelled["true"].unique())
+    for fold in sorted(rows["fold"].unique()):
+        absent = sorted(set(classes) - set(labelled.loc[labelled["fold"] == fold, "true"]))
+        if absent:
+            note(f"Fold {fold} has no case of {' or '.join(absent)}, so its figures for that are undefined.")
+    return FoldCheck(tuple(problems), "; ".join(withheld) or None)

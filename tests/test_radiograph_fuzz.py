@@ -1,0 +1,311 @@
+"""Damaged files: each gives a radiograph or one sentence, soon, in little memory, and never ends the process.
+
+A mutation is named by its base file and seed. ``python -m tests.test_radiograph_fuzz BASE FIRST LAST`` tries a range
+and prints a line of JSON for each seed before it starts, so that the one that ends the process is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from cxnet.errors import RadiographError
+from cxnet.radiograph import Radiograph, read_radiograph
+from tests.test_radiograph import RAMP, SECRET, dicom, jpeg_lossless, lookup_table, saved, square, written
+
+DEEP = np.linspace(0, 65535, RAMP.size).reshape(RAMP.shape).astype(np.uint16)
+TEXTURE = np.random.default_rng(0).integers(0, 4096, (64, 72)).astype(np.uint16)
+
+#: Bases that are decoded in a process of their own: slow, so fewer are tried.
+SPAWNS = {"dicom-jpeg-lossless"}
+
+#: Limits of one small file: seconds, and bytes of resident memory above what all before it took.
+MAX_SECONDS, MAX_GROWTH = 2.0, 200 * 2**20
+
+
+def _exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "text"
+    return exif
+
+
+def _encapsulated(codestream: bytes, values: np.ndarray, bits: int, syntax: str) -> bytes:
+    data = dicom(values, bits)
+    data.PixelData = encapsulate([codestream])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = syntax
+    return written(data)
+
+
+def _compressed(syntax: str) -> bytes:
+    data = dicom(TEXTURE)
+    data.compress(syntax)
+    return written(data)
+
+
+def _rewritten(syntax: str) -> bytes:
+    data = dicom(square())
+    data.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
+    return written(data)
+
+
+def bases() -> dict[str, bytes]:
+    """Small valid files, one for each way in which a reader may go."""
+    grey = Image.fromarray(RAMP)
+    palette = grey.convert("P")
+    palette.info["transparency"] = bytes(range(256))
+    tables = dicom(square(12, True), 12, True, RescaleSlope=1, RescaleIntercept=0, WindowCenter=[0, 9], WindowWidth=99)
+    tables.VOILUTSequence = Sequence([lookup_table(-1024, np.arange(4096), 16)])
+    mapped = dicom(square())
+    mapped.ModalityLUTSequence = Sequence([lookup_table(0, np.arange(4096)[::-1], 16)])
+    return {
+        "png": saved(grey, "PNG"),
+        "png-16": saved(Image.fromarray(DEEP), "PNG"),
+        "png-palette": saved(palette, "PNG", exif=_exif()),
+        "png-rgba": saved(grey.convert("RGBA"), "PNG"),
+        "jpeg": saved(grey, "JPEG", exif=_exif()),
+        "jpeg-cmyk": saved(grey.convert("CMYK"), "JPEG", progressive=True),
+        "webp": saved(grey, "WEBP", exif=_exif()),
+        "webp-lossless": saved(grey.convert("RGBA"), "WEBP", lossless=True),
+        "webp-animated": saved(grey, "WEBP", save_all=True, append_images=[grey.rotate(90)]),
+        "tiff": saved(grey, "TIFF", exif=_exif()),
+        "tiff-deflate": saved(Image.fromarray(DEEP), "TIFF", compression="tiff_deflate"),
+        "tiff-lzw": saved(grey.convert("RGB"), "TIFF", compression="tiff_lzw"),
+        "tiff-jpeg": saved(grey, "TIFF", compression="jpeg"),
+        "tiff-group4": saved(grey.convert("1"), "TIFF", compression="group4"),
+        "tiff-packbits": saved(grey, "TIFF", compression="packbits"),
+        "dicom": written(dicom(square())),
+        "dicom-8": written(dicom(RAMP, 8, PixelPaddingValue=0)),
+        "dicom-tables": written(tables),
+        "dicom-mapped": written(mapped),
+        "dicom-implicit": _rewritten(ImplicitVRLittleEndian),
+        "dicom-big-endian": _rewritten(ExplicitVRBigEndian),
+        "dicom-rle": _compressed(RLELossless),
+        "dicom-jpeg-ls": _compressed(JPEGLSLossless),
+        "dicom-jpeg-2000": _encapsulated(
+            saved(Image.fromarray(TEXTURE), "JPEG2000", no_jp2=True), TEXTURE, 16, JPEG2000Lossless
+        ),
+        "dicom-jpeg-lossless": jpeg_lossless(TEXTURE),
+        "dicom-jpeg": _encapsulated(saved(grey, "JPEG"), RAMP, 8, JPEGBaseline8Bit),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- mutations
+
+
+def _png_fields(data: bytes) -> list[tuple[int, int]]:
+    fields, place = [], 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        fields += [(place, 4), (place + 4, 4), *((place + 8 + k, 4) for k in range(0, min(length, 16), 4))]
+        place += 12 + length
+    return fields
+
+
+def _jpeg_fields(data: bytes) -> list[tuple[int, int]]:
+    return [(found.start() + 2 + k, 2) for found in re.finditer(rb"\xff[\xc0-\xfe]", data) for k in (0, 3, 5)]
+
+
+def _riff_fields(data: bytes) -> list[tuple[int, int]]:
+    fields, place = [(4, 4)], 12
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, place + 4)
+        fields += [(place, 4), (place + 4, 4), *((place + 8 + k, 3) for k in range(0, min(length, 15), 3))]
+        place += 8 + length + length % 2
+    return fields
+
+
+def _tiff_fields(data: bytes) -> list[tuple[int, int]]:
+    (place,) = struct.unpack_from("<I", data, 4)
+    fields = [(4, 4)]
+    (count,) = struct.unpack_from("<H", data, place) if place + 2 <= len(data) else (0,)
+    for entry in range(min(count, 40)):
+        at = place + 2 + 12 * entry
+        fields += [(at, 2), (at + 2, 2), (at + 4, 4), (at + 8, 4)]
+    return [*fields, (place, 2), (place + 2 + 12 * count, 4)]
+
+
+def _dicom_fields(data: bytes) -> list[tuple[int, int]]:
+    elements = [f.start() for f in re.finditer(rb"[\x02\x08\x10\x11\x28\xe0\xfe]\x00..[A-Z]{2}", data, re.DOTALL)]
+    fields = [(at + k, 2) for at in elements for k in (0, 2, 4, 6, 8)] + [(at + 8, 4) for at in elements]
+    fragments = [found.start() for found in re.finditer(rb"\xfe\xff\x00\xe0", data)]
+    inner = [at + 8 for at in fragments]  # of a codestream or of the header of run lengths
+    return fields + [(at + 4, 4) for at in fragments] + [(at + k, 4) for at in inner for k in range(0, 64, 4)]
+
+
+_FIELDS = {"png": _png_fields, "jpeg": _jpeg_fields, "webp": _riff_fields, "tiff": _tiff_fields, "dicom": _dicom_fields}
+_LIES = (0, 1, 2, 3, 4, 7, 8, 16, 32, 255, 256, 65535, 65536, 2**24 - 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
+
+
+def mutated(files: dict[str, bytes], name: str, seed: int) -> bytes:
+    """One to four changes: bytes, lengths and other fields of the format, cuts, splices, zeros."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    data = bytearray(files[name])
+    fields = _FIELDS[name.split("-")[0]](files[name])
+    for _ in range(rng.integers(1, 5)):
+        if len(data) < 8:
+            break
+        change = rng.choice(["bytes", "bit", "field", "field", "field", "cut", "zeros", "drop", "repeat", "splice"])
+        at = int(rng.integers(0, len(data)))
+        if rng.random() < 0.5:  # most of what can go wrong stands in the first kilobyte
+            at = int(rng.integers(0, min(len(data), 1024)))
+        size = int(min(2 ** rng.integers(0, 10), len(data) - at))
+        if change == "bytes":
+            data[at : at + size] = rng.bytes(size)
+        elif change == "bit":
+            data[at] ^= 1 << int(rng.integers(0, 8))
+        elif change == "field" and fields:
+            place, width = fields[rng.integers(0, len(fields))]
+            value = int(rng.choice(_LIES)) if rng.random() < 0.7 else int(rng.integers(0, 2**32))
+            order = "little" if rng.random() < 0.5 else "big"
+            if place + width <= len(data):
+                data[place : place + width] = (value % 2 ** (8 * width)).to_bytes(width, order)
+        elif change == "cut":
+            del data[at:]
+        elif change == "zeros":
+            data[at : at + size] = bytes(size)
+        elif change == "drop":
+            del data[at : at + size]
+        elif change == "repeat":
+            data[at:at] = data[at : at + size] * int(rng.integers(1, 9))
+        elif change == "splice":
+            other = files[str(rng.choice(list(files)))]
+            start = int(rng.integers(0, len(other)))
+            data[at : at + size] = other[start : start + int(2 ** rng.integers(0, 10))]
+    if name.startswith("png") and rng.random() < 0.7:
+        _mend_checksums(data)
+    return bytes(data)
+
+
+def _mend_checksums(data: bytearray) -> None:
+    """Make the CRCs right again, as most damage would end there otherwise."""
+    place = 8
+    while place + 12 <= len(data):
+        end = place + 8 + struct.unpack_from(">I", data, place)[0]
+        if end + 4 > len(data):
+            return
+        struct.pack_into(">I", data, end, zlib.crc32(data[place + 4 : end]))
+        place = end + 4
+
+
+def verdict(data: bytes) -> str:
+    """What a file comes to; any error that is no sentence passes through."""
+    try:
+        found = read_radiograph(data)
+    except RadiographError as error:
+        sentence = str(error)
+        assert sentence.endswith(".") and "\n" not in sentence and sentence.count(". ") == 0, sentence
+        assert error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
+        return type(error).__name__
+    assert isinstance(found, Radiograph) and found.pixels.dtype == np.uint8 and found.pixels.ndim == 2
+    assert min(found.pixels.shape) >= 32 and np.ptp(found.pixels) > 0 and not found.pixels.flags.writeable
+    assert all(note.endswith(".") for note in found.notes) and len(found.notes) == len(set(found.notes))
+    return "Radiograph"
+
+
+BASES = bases()
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_bases_are_read(name: str) -> None:
+    assert verdict(BASES[name]) == "Radiograph"
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff", "dicom"])
+def test_mutated_files_give_a_radiograph_or_a_sentence(kind: str) -> None:
+    names = [name for name in BASES if name.split("-")[0] == kind and name not in SPAWNS]
+    start = time.perf_counter()
+    found = [verdict(mutated(BASES, names[seed % len(names)], seed)) for seed in range(120)]
+    assert "Radiograph" in found and "DamagedFile" in found
+    assert time.perf_counter() - start < 120 * MAX_SECONDS
+
+
+def test_mutated_jpeg_lossless_files() -> None:
+    assert "DamagedFile" in {verdict(mutated(BASES, "dicom-jpeg-lossless", seed)) for seed in range(6)}
+
+
+def _try(name: str, seeds: range) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+    for seed in seeds:
+        data = mutated(BASES, name, seed)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"seed": seed}), flush=True)
+        start = time.perf_counter()
+        try:
+            outcome = verdict(data)
+        except Exception as error:
+            outcome = f"! {type(error).__name__}: {error}"
+        seconds = time.perf_counter() - start
+        growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        print(json.dumps({"outcome": outcome, "seconds": seconds, "growth": growth}), flush=True)
+
+
+def _campaign(name: str, count: int) -> tuple[list[str], dict[str, int], float]:
+    """Failures, how often each outcome came, and the longest time."""
+    failures, outcomes, longest, first = [], {}, 0.0, 0
+    while first < count:
+        command = [sys.executable, "-m", "tests.test_radiograph_fuzz", name, str(first), str(count)]
+        try:
+            child = subprocess.run(
+                command, capture_output=True, timeout=count * 0.25 + 60, cwd=Path(__file__).parents[1]
+            )
+            lines, ended, told = child.stdout, child.returncode, child.stderr
+        except subprocess.TimeoutExpired as error:
+            lines, ended, told = error.stdout or b"", "hang", error.stderr or b""
+        if SECRET.encode() in told or b"Traceback" in told:
+            failures.append(f"{name}: written to stderr: {told[-300:]!r}")
+        seed = first
+        for line in map(json.loads, lines.decode().splitlines()):
+            seed = line.get("seed", seed)
+            if "outcome" in line:
+                kind = line["outcome"].split(":")[0]
+                outcomes[kind] = outcomes.get(kind, 0) + 1
+                longest = max(longest, line["seconds"])
+                if kind[0] == "!" or line["seconds"] > MAX_SECONDS or line["growth"] > MAX_GROWTH:
+                    failures.append(f"{name} {seed}: {line}")
+        if ended != 0:
+            failures.append(f"{name} {seed}: the process ended with {ended}: {told[-200:]!r}")
+        first = seed + 1 if ended != 0 else count
+    return failures, outcomes, longest
+
+
+@pytest.mark.slow
+def test_20_000_mutated_files() -> None:
+    count = -(-20_000 // (len(BASES) - len(SPAWNS)))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        results = dict(
+            zip(BASES, pool.map(lambda name: _campaign(name, 150 if name in SPAWNS else count), BASES), strict=True)
+        )
+    for name, (_, outcomes, longest) in results.items():
+        print(f"{name}: longest {longest:.2f} s, {outcomes}")
+    failures = [line for found, _, _ in results.values() for line in found]
+    assert not failures, "\n".join(failures)
+
+
+if __name__ == "__main__":
+    _try(sys.argv[1], range(int(sys.argv[2]), int(sys.argv[3])))
