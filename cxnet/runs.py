@@ -108,6 +108,11 @@ class Run:
                 raise DatasetError(
                     f"The run {self.name} is damaged: {path.name} cannot be read; write or fetch the run again."
                 ) from error
+            missing = {"case", "true", "predicted"} - set(part.columns)
+            if missing:
+                raise DatasetError(
+                    f"The run {self.name} is damaged: {path.name} lacks {', '.join(sorted(missing))}; write or fetch the run again."
+                )
             part.insert(0, "fold", fold)
             part["row"] = np.arange(len(part))
             parts.append(part)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 import tempfile
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -19,7 +23,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -208,7 +214,229 @@ def test_a_bright_square_ends_bright(photometric: str, bits: int, signed: bool, 
     assert pixels[20:36, 20:36].mean() > pixels[:10].mean() + 60
 
 
-@pytest.mark.parametrize("window", [(np.nan, 100), (2048, 0), (2048, np.nan), (-9e9, 1)])
+def to_8_bit(values: list[Fraction]) -> list[float]:
+    low, high = min(values), max(values)
+    return [float((value - low) / (high - low) * 255) for value in values]
+
+
+def looked_up(value: int, first: int, entries: list[int]) -> int:
+    """PS3.3 C.11.1.1 and C.11.2.1.1, word for word."""
+    if value <= first:
+        return entries[0]
+    if value >= first + len(entries) - 1:
+        return entries[-1]
+    return entries[value - first]
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_lookup_tables_follow_the_standard(data) -> None:
+    draw = data.draw
+    bits, signed = draw(st.sampled_from([8, 10, 12, 16])), draw(st.booleans())
+    lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    stored = rng.integers(lowest, highest + 1, 40)
+    picture = np.resize(stored, (40, 40))
+    file = dicom(picture, bits, signed)
+    file.file_meta.TransferSyntaxUID = draw(st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]))
+    file.PhotometricInterpretation = draw(st.sampled_from(["MONOCHROME1", "MONOCHROME2"]))
+
+    def table(negative: bool, near: tuple[int, int]) -> tuple[Dataset, int, list[int]]:
+        """A random table over some of the range of its input, with the descriptor typed as the standard asks."""
+        least, most = (-32768, 32767) if negative else (0, 65535)
+        first = min(max(draw(st.integers(near[0] - 10, near[1])), least), most)
+        count = draw(st.one_of(st.integers(2, 300), st.sampled_from([4096, 65536])))
+        depth = draw(st.sampled_from([8, 10, 12, 16]))
+        entries = rng.integers(0, 2**depth, count)
+        item = lookup_table(first, entries, depth, "SS" if negative and draw(st.booleans()) else "US")
+        if depth == 8 and count % 2 == 0 and draw(st.booleans()):
+            item.LUTData = entries.astype(np.uint8).tobytes()
+        elif count * 2 < 65534 and draw(st.booleans()):
+            del item.LUTData
+            item.add_new("LUTData", "US", [int(entry) for entry in entries])
+        return item, first, [int(entry) for entry in entries]
+
+    way = draw(st.sampled_from(["none", "rescale", "table"]))
+    if way == "none":
+        values, negative, near = [int(v) for v in stored], signed, (lowest, highest)
+    elif way == "rescale":
+        slope, intercept = draw(st.sampled_from([1, -1, 2])), draw(st.integers(-3000, 3000))
+        file.RescaleSlope, file.RescaleIntercept = slope, intercept
+        values = [int(v) * slope + intercept for v in stored]
+        near = min(lowest * slope, highest * slope) + intercept, max(lowest * slope, highest * slope) + intercept
+        negative = near[0] < 0
+    else:
+        item, first, entries = table(signed, (lowest, highest))
+        file.ModalityLUTSequence = Sequence([item])
+        values = [looked_up(int(v), first, entries) for v in stored]
+        negative, near = False, (min(entries), max(entries))
+    item, first, entries = table(negative, near)
+    file.VOILUTSequence = Sequence([item])
+    outputs = [looked_up(v, first, entries) for v in values]
+    assume(len(set(outputs)) > 1)
+    expected = np.array(to_8_bit([Fraction(output) for output in outputs]))
+    if file.PhotometricInterpretation == "MONOCHROME1":
+        expected = 255 - expected
+    found = read_radiograph(written(file))
+    assert np.abs(found.pixels - np.resize(expected, (40, 40))).max() <= 0.5 + 1e-9
+    assert not any("lookup" in note for note in found.notes)
+
+
+def test_lookup_tables_that_cannot_work() -> None:
+    cut = lookup_table(0, np.arange(4096))
+    cut.LUTData = cut.LUTData[:100]
+    shallow = lookup_table(0, np.arange(4096), 4)
+    flat = lookup_table(0, np.full(4096, 7))
+    bare = Dataset()
+    for item in (cut, shallow, flat, bare):
+        found = read_radiograph(written(dicom(square(), VOILUTSequence=Sequence([item]))))
+        assert np.ptp(found.pixels) == 255 and any("VOI lookup" in note for note in found.notes)
+        if item is not flat:
+            refusal(written(dicom(square(), ModalityLUTSequence=Sequence([item]))), DamagedFile)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [(0, 0), (np.nan, 0), (1, np.nan), (np.inf, 0), (1e300, 0), (1, -1e300)]
+)
+def test_rescale_values_that_cannot_work_are_ignored_with_a_note(slope: float, intercept: float) -> None:
+    plain = read_radiograph(written(dicom(square())))
+    given = (pydicom.valuerep.DSfloat(v, validation_mode=0) for v in (slope, intercept))
+    found = read_radiograph(
+        written(dicom(square(), **dict(zip(("RescaleSlope", "RescaleIntercept"), given, strict=True))))
+    )
+    np.testing.assert_array_equal(found.pixels, plain.pixels)
+    assert any("rescale" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("slope", [1, -1, 0.5])
+def test_windows_follow_the_standard(function: str, slope: float) -> None:
+    stored = np.random.default_rng(2).integers(0, 4096, (40, 40))
+    centre, width = 1800 * slope, 2100.0
+    file = dicom(stored, RescaleSlope=slope, RescaleIntercept=-20, WindowCenter=centre, WindowWidth=width)
+    file.VOILUTFunction = function
+    outputs = []
+    for x in (float(v) * slope - 20 for v in stored.ravel()):  # the pseudocode of C.11.2.1.2 and C.11.2.1.3
+        if function == "SIGMOID":
+            outputs.append(255 / (1 + math.exp(-4 * (x - centre) / width)))
+        else:
+            c, w = (centre, width) if function == "LINEAR_EXACT" else (centre - 0.5, width - 1)
+            outputs.append(0.0 if x <= c - w / 2 else 255.0 if x > c + w / 2 else ((x - c) / w + 0.5) * 255)
+    expected = np.array(to_8_bit([Fraction(output) for output in outputs])).reshape(stored.shape)
+    assert np.abs(read_radiograph(written(file)).pixels - expected).max() <= 0.5 + 1e-6
+
+
+def test_bits_beyond_those_stored_are_ignored() -> None:
+    plain = read_radiograph(written(dicom(square()))).pixels
+    overlaid = square()
+    overlaid[:5] |= 0xF000
+    np.testing.assert_array_equal(read_radiograph(written(dicom(overlaid))).pixels, plain)
+    refusal(written(dicom(square() << 4, HighBit=15)), UnsupportedFormat)
+    negative = read_radiograph(written(dicom(square(12, True) & 0xFFF, 12, True)))
+    np.testing.assert_array_equal(negative.pixels, plain)
+
+
+@pytest.mark.parametrize(("signed", "value", "vr"), [(False, 0, "US"), (True, -2000, "SS"), (True, 63536, "US")])
+def test_padding_is_black_and_no_part_of_the_range(signed: bool, value: int, vr: str) -> None:
+    values = square(12, signed)
+    values[:4] = value if value < 32768 else value - 65536
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        file = dicom(values, 16, signed, PhotometricInterpretation=photometric)
+        file.add_new("PixelPaddingValue", vr, value)
+        pixels = read_radiograph(written(file)).pixels
+        assert not pixels[:4].any() and set(np.unique(pixels[4:])) == {0, 255}
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_byte_orders_agree(syntax: str) -> None:
+    def file() -> Dataset:
+        return dicom(square(), VOILUTSequence=Sequence([lookup_table(0, np.arange(4096) ** 2 >> 8)]))
+
+    changed = file()
+    changed.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        changed.PixelData = np.frombuffer(changed.PixelData, "<u2").astype(">u2").tobytes()
+        table = changed.VOILUTSequence[0]
+        table.LUTData = np.frombuffer(table.LUTData, "<u2").astype(">u2").tobytes()
+    np.testing.assert_array_equal(read_radiograph(written(changed)).pixels, read_radiograph(written(file())).pixels)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colour_in_dicom(photometric: str) -> None:
+    colour = np.stack([RAMP, RAMP // 2, RAMP // 3], -1)
+    image = Image.fromarray(colour)
+    raw = np.asarray(image.convert("YCbCr")) if photometric == "YBR_FULL" else colour
+    file = dicom(RAMP, 8, PhotometricInterpretation=photometric, SamplesPerPixel=3, PlanarConfiguration=0)
+    file.PixelData = raw.tobytes()
+    found = read_radiograph(written(file))
+    assert np.abs(found.pixels.astype(int) - np.asarray(image.convert("L"))).max() <= 2
+    assert any("colour" in note for note in found.notes)
+
+
+ORIENTED = {  # EXIF 2.3, tag 0x0112: what row 0 and column 0 of the stored picture are; here, how to make it upright
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_exif_orientations(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = read_radiograph(saved(Image.fromarray(NOISE), kind, exif=exif, **options))
+    np.testing.assert_array_equal(found.pixels, ORIENTED[orientation](NOISE))
+    assert any("orientation" in note for note in found.notes) == (orientation != 1)
+
+
+def test_palette_with_transparency() -> None:
+    image = Image.fromarray((RAMP // 16).astype(np.uint8), "L").convert("P")
+    image.putpalette(bytes(16 * k for k in range(16) for _ in range(3)))
+    found = read_radiograph(saved(image, "PNG", transparency=bytes([255] * 8 + [128] * 4 + [0] * 4)))
+    index = RAMP // 16
+    expected = np.where(index < 8, 16 * index, np.where(index < 12, np.rint(16.0 * index * 128 / 255), 0))
+    np.testing.assert_array_equal(found.pixels, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_pictures_without_content_are_out_of_scope(kind: str) -> None:
+    for size in ((64, 64), (1, 1), (1, 10000), (31, 64)):
+        refusal(saved(Image.new("L", size, 99), kind), OutOfScope)
+    refusal(saved(Image.fromarray(np.resize(RAMP, (10000, 40))), kind), OutOfScope)
+    refusal(written(dicom(np.full((64, 64), 99))), OutOfScope)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_12_of_16_bits_use_the_whole_grey_scale(kind: str) -> None:
+    values = np.linspace(0, 4095, RAMP.size).reshape(RAMP.shape).astype(np.uint16)
+    found = read_radiograph(saved(Image.fromarray(values), kind))
+    np.testing.assert_array_equal(found.pixels, np.rint(values / 4095 * 255))
+    assert any("stretched" in note for note in found.notes)
+
+
+def test_errors_of_our_own_are_not_hidden(monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cxnet.radiograph.grey", broken)
+    monkeypatch.setattr("cxnet.radiograph.render", broken)
+    for data in (saved(Image.fromarray(RAMP), "PNG"), written(dicom(square()))):
+        with pytest.raises(ZeroDivisionError):
+            read_radiograph(data)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [(np.nan, 100), (2048, 0), (2048, -50), (2048, np.nan), (2048, np.inf), (np.inf, 50), (-9e9, 1), (1e300, 1e300)],
+)
 def test_windows_that_cannot_work_fall_back_with_a_note(window: tuple[float, float]) -> None:
     data = dicom(square())
     data.WindowCenter, data.WindowWidth = (pydicom.valuerep.DSfloat(v, validation_mode=0) for v in window)

@@ -364,6 +364,14 @@ def test_bins_cover_the_cases_and_ignore_their_order(seed: int, cases: int, bins
 def test_distinct_confidences_make_equal_bins() -> None:
     true, probabilities = draw(1500)
     assert reliability(true, probabilities, CLASSES).count.tolist() == [100] * 15
+    few = reliability(true[:31], probabilities[:31], CLASSES)
+    assert few.count.tolist() == [11, 10, 10]  # fewer bins rather than bins of fewer than 10
+
+
+def test_rounded_probabilities_pass() -> None:
+    assert brier(GOOD, [[0.33, 0.33, 0.33], [0.0, 0.0, 1.0]], CLASSES).value == pytest.approx(
+        (0.67**2 + 2 * 0.33**2) / 2
+    )
 
 
 def test_a_calibrated_classifier_lies_in_its_null_band() -> None:
@@ -415,6 +423,14 @@ def test_strata_keep_their_number_of_patients() -> None:
     assert seen == {3}
 
 
+def test_a_patient_belongs_to_the_stratum_of_most_images() -> None:
+    """Patients x and y are mostly "p", z and w "n", u and v "q": each resample holds two of each."""
+    groups, strata = list("xxxyyyzzzwwwuuuvvv"), list("ppnpppnnpnnnqqqqqp")
+    kinds: set[tuple[int, ...]] = set()
+    bootstrap(lambda index: kinds.add(tuple(np.bincount(index // 6, minlength=3).tolist())), groups, strata=strata)
+    assert kinds == {(6, 6, 6)}
+
+
 @pytest.mark.parametrize(
     ("groups", "words"),
     [([], "no cases"), (["a", None], "not known"), (["a", " "], "not known"), (["a", "a"], "fewer than two patients")],
@@ -422,6 +438,9 @@ def test_strata_keep_their_number_of_patients() -> None:
 def test_the_bootstrap_says_why_it_has_no_interval(groups: list[str | None], words: str) -> None:
     found = bootstrap(lambda index: float(len(index)), groups)
     assert found.low is None and words in found.reason
+
+
+def test_a_figure_that_is_often_undefined_has_no_interval() -> None:
     often = bootstrap(lambda index: None if 0 in index else 1.0, ["a", "b", "c"])
     assert often.low is None and "undefined in" in often.reason
 
@@ -636,15 +655,15 @@ def test_sound_folds_have_no_problems() -> None:
             0,
             "case",
             "case 1",
-            "1 cases stand in the test sets of several folds, as case 1",
+            "1 case(s) stand in the test sets of several folds, as case 1:",
             "test sets of folds overlap",
         ),
         (0, "case", "case 2", "more than once, as case 2", "some cases are counted more than once"),
-        (0, "case", None, "1 rows have no case id", "some cases have no id"),
-        (0, "group", "patient 1", "1 patients stand in the test sets", "patients stand in several folds"),
-        (0, "group", float("nan"), "1 rows have no patient", "some patients are not known"),
+        (0, "case", None, "1 row(s) have no case id", "some cases have no id"),
+        (0, "group", "patient 1", "1 patient(s) stand in the test sets", "patients stand in several folds"),
+        (0, "group", float("nan"), "1 row(s) have no patient", "some patients are not known"),
         (0, "group", "patient 2", None, None),  # two images of a patient in one fold are fine
-        (0, "true", "", "1 rows have no true label", None),
+        (0, "true", "", "1 row(s) have no true label", None),
     ],
 )
 def test_each_problem_is_told(row: int, column: str, value: object, words: str | None, reason: str | None) -> None:
@@ -702,6 +721,7 @@ GOOD = ["COVID-19", "Normal"]
         lambda: auc(GOOD, [[0.5, 0.5, 0], [np.nan, 0.5, 0.5]], CLASSES),
         lambda: auc(GOOD, [[0.5, 0.5], [0.5, 0.5]], CLASSES),
         lambda: brier(GOOD, [[3.0, -1, 0], [0.1, 0.2, 0.7]], CLASSES),
+        lambda: brier(GOOD, [[0.9, 0.8, 0.7], [0.1, 0.2, 0.7]], CLASSES),  # three sigmoids
         lambda: brier(["Other", "Normal"], [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES),
         lambda: ece(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES, positive="Other"),
         lambda: ece(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES, bins=0),

@@ -97,6 +97,7 @@ def looks_like_bare_dicom(data: bytes) -> bool:
 
 
 def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
+    """Read and decode a file, or refuse it by its tags; besides, raises whatever pydicom and its plugins raise."""
     import pydicom
     from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
@@ -122,6 +123,8 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
         raise UnsupportedFormat(f"A DICOM picture with {samples} samples a pixel is not read; {EXPORT}.")
     if allocated not in ((8, 16) if samples == 1 else (8,)):
         raise UnsupportedFormat(f"A DICOM picture with {allocated} bits a sample is not read; {EXPORT}.")
+    if not 1 <= stored_bits <= allocated:
+        raise DamagedFile(f"The DICOM file contradicts itself about the bits of a pixel; {EXPORT}.")
     if samples == 1 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnsupportedFormat(f"The photometric interpretation of this DICOM file is not read; {EXPORT}.")
     if bare and "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
@@ -137,14 +140,12 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
         raise UnsupportedFormat(
             f"The DICOM transfer syntax {syntax.name if syntax.is_transfer_syntax else ''} is not read; {EXPORT}."
         )
+    # once allowed; pydicom would drop the top bits
+    if not syntax.is_encapsulated and _whole(dataset, "HighBit", stored_bits - 1) != stored_bits - 1:
+        raise UnsupportedFormat(f"The bits of a pixel lie in an unusual place in this DICOM file; {EXPORT}.")
     stored = decode_pixels(data, dataset, rows, columns, samples)
     if stored.shape != ((rows, columns) if samples == 1 else (rows, columns, 3)):
         raise DamagedFile(f"The DICOM file says {columns} x {rows} pixels but holds others; {EXPORT}.")
-    if not syntax.is_encapsulated and samples == 1:  # other bits may hold anything, such as overlays of old files
-        high = _whole(dataset, "HighBit", stored_bits - 1)
-        if not 0 < stored_bits <= high + 1 <= allocated:
-            raise DamagedFile(f"The DICOM file contradicts itself about the bits of a pixel; {EXPORT}.")
-        stored = (stored << (allocated - 1 - high)) >> (allocated - stored_bits)
     slope, intercept = _rescale(dataset, notes)
     modality_table = _table(dataset, "ModalityLUTSequence", signed)
     if modality_table is None and dataset.get("ModalityLUTSequence"):

@@ -59,11 +59,11 @@ def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
                     "This TIFF file holds several pages and only one can be read; save the one to look at."
                 )
             notes.append("The file holds several pictures; the first is shown.")
-        image.load()
-        upright: Image.Image = image
+        # asked first, as Pillow turns a TIFF file while loading it, and forgets the tag
         if image.getexif().get(0x0112, 1) in range(2, 9):
-            upright = ImageOps.exif_transpose(image)
-            notes.append("Turned as the camera's orientation tag says.")
+            notes.append("Turned as the file's orientation tag says.")
+        image.load()
+        upright: Image.Image = ImageOps.exif_transpose(image)
         mode = upright.mode
         if mode.startswith(("I", "F")):
             return np.asarray(upright)

@@ -75,36 +75,36 @@ def check_folds(table: pd.DataFrame) -> FoldCheck:
 
     if missing["case"].any():
         note(
-            f"{int(missing['case'].sum())} rows have no case id, so overlap of test sets cannot be ruled out.",
+            f"{int(missing['case'].sum())} row(s) have no case id, so overlap of test sets cannot be ruled out.",
             "some cases have no id",
         )
     known = rows[~missing["case"]]
     shared = _shared(known, "case")
     if shared:
         note(
-            f"{len(shared)} cases stand in the test sets of several folds, as {shared[0]}: they must not be pooled.",
+            f"{len(shared)} case(s) stand in the test sets of several folds, as {shared[0]}: they must not be pooled.",
             "test sets of folds overlap",
         )
     repeated = known[known.duplicated(["case", "fold"])]
     if len(repeated):
         note(
-            f"{repeated['case'].nunique()} cases stand in a test set more than once, as {repeated['case'].iloc[0]}.",
+            f"{repeated['case'].nunique()} case(s) stand in a test set more than once, as {repeated['case'].iloc[0]}.",
             "some cases are counted more than once",
         )
     if missing["group"].any():
         note(
-            f"{int(missing['group'].sum())} rows have no patient, so images of one patient cannot be kept together.",
+            f"{int(missing['group'].sum())} row(s) have no patient, so images of one patient cannot be kept together.",
             "some patients are not known",
         )
     shared = _shared(rows[~missing["group"]], "group")
     if shared:
         note(
-            f"{len(shared)} patients stand in the test sets of several folds, as {shared[0]}: "
+            f"{len(shared)} patient(s) stand in the test sets of several folds, as {shared[0]}: "
             "each of these folds was tested on a patient that it was trained on.",
             "patients stand in several folds",
         )
     if missing["true"].any():
-        note(f"{int(missing['true'].sum())} rows have no true label, so nothing can be counted for them.")
+        note(f"{int(missing['true'].sum())} row(s) have no true label, so nothing can be counted for them.")
     labelled = rows[~missing["true"]]
     classes = sorted(labelled["true"].unique())
     for fold in sorted(rows["fold"].unique()):

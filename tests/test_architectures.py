@@ -1,0 +1,119 @@
+"""Every network of the table: it builds, its feature layer explains it, it can be stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxnet.architectures import ARCHITECTURES, pyramid_attention
+from cxnet.classifier import Head, Prediction
+from cxnet.explain.grad_cam import grad_cam
+from cxnet.weights import assign, read_arrays, write_arrays
+
+CLASSIFIERS = [name for name, row in ARCHITECTURES.items() if row.task == "classification"]
+CLASSES = ("COVID-19", "Normal", "Pneumonia")
+SMALL = 96
+
+#: Of three outputs at the table's input size. COVID-CXNet's figure is the paper's; the others are counted by hand or
+#: follow from those of Keras' applications (without top: MobileNet 3,228,864, MobileNetV2 2,257,984, InceptionV3
+#: 21,802,784, Xception 20,861,480, ResNet50 23,587,712, ResNet50V2 23,564,800) plus the head.
+PARAMETERS = {
+    "base-cnn-v1": 896 + 4 * 9_248 + 3_200 * 10 + 10 + 110 + 33,
+    "base-cnn-v2": 896 + 4 * 9_248 + 3_200 * 10 + 10 + 110 + 33,
+    "densenet121": 7_047_787,
+    "covid-cxnet": 7_047_787,
+    "covid-cxnet-lung": 7_047_787,
+    "resnet50": 23_587_712 + 2_048 * 10 + 10 + 33,
+    "xception": 20_861_480 + (2_048 + 1) * 1_024 + 102_400 * 3 + 3,
+    "resnet50v2": 23_564_800 + (2_048 + 1) * 1_024 + 102_400 * 3 + 3,
+    "xception-resnet50v2": 20_861_480 + 23_564_800 + (4_096 + 1) * 1_024 + 102_400 * 3 + 3,
+    "mobilenet-v1": 3_228_864 + 3_075,
+    "mobilenet-v2": 2_257_984 + 1_280 * 3 + 3,
+    "inception-v3": 21_802_784 + 2_048 * 3 + 3,
+    "xception-frozen": 20_861_480 + 2_048 * 3 + 3,
+    "resnet50-frozen": 23_587_712 + 2_048 * 3 + 3,
+}
+FEATURES = {
+    "base-cnn-v2": (10, 10, 32),
+    "covid-cxnet": (10, 10, 1024),
+    "xception-resnet50v2": (10, 10, 1024),
+    "mobilenet-v1": (7, 7, 1024),
+    "inception-v3": (8, 8, 2048),
+    "deep-cxr-net": (8, 8, 256),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_size_at_the_paper_s_input(name: str) -> None:
+    row = ARCHITECTURES[name]
+    model = row.build(input_size_px=row.input_size_px, outputs=3)
+    assert model.count_params() == PARAMETERS[name]
+    assert model.output.shape == (None, 3) and model.input.shape[1:] == (row.input_size_px, row.input_size_px, 3)
+    shape = tuple(model.get_layer(row.feature_layer).output.shape[1:])
+    assert shape == FEATURES.get(name, shape)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_explains_itself_and_can_be_stored(name: str, tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(3)
+    row = ARCHITECTURES[name]
+    model = row.build(input_size_px=SMALL, outputs=3, activation=None)
+    image = np.random.default_rng(0).normal(size=(2, SMALL, SMALL, 3)).astype(np.float32)
+    names = [row.feature_layer, *([row.extra_layer] if row.extra_layer else [])]
+    both = keras.Model(model.input, [*(model.get_layer(n).output for n in names), model.output])
+    features, *extra, logits = (np.asarray(value) for value in both(image))
+    head = Head.of(row, {v.path: np.asarray(v) for v in model.weights})
+    prediction = Prediction(CLASSES, logits[0], features[0], extra[0][0] if extra else None)
+    maps = grad_cam(prediction, head)
+    raw = features[0].reshape(-1, features.shape[-1]) @ head.map_weights(features[0], prediction.extra).T
+    assert maps.shape == (3, *features.shape[1:3])
+    assert np.ptp(raw, axis=0).min() > 0, "the map says nothing"
+
+    # the gradient in closed form against automatic differentiation of the layers behind the feature layer
+    with tf.GradientTape() as tape:
+        x = tf.constant(features[:1])
+        tape.watch(x)
+        y = tf.reduce_mean(x, (1, 2)) if row.pooling == "mean" else tf.reshape(x, (1, -1))
+        if extra:
+            y = tf.concat([y, extra[0][:1]], 1)
+        for layer in row.dense[:-1]:
+            y = tf.nn.relu(y @ model.get_layer(layer).kernel + model.get_layer(layer).bias)
+        y = y @ model.get_layer(row.dense[-1]).kernel + model.get_layer(row.dense[-1]).bias
+        one = y[0, 1]
+    np.testing.assert_allclose(y, logits[:1], atol=2e-4, err_msg="the table describes another head than the network has")
+    expected = np.asarray(tape.gradient(one, x))[0].mean(axis=(0, 1))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(head.map_weights(features[0], prediction.extra)[1], expected, atol=1e-5 * scale + 1e-12)
+
+    write_arrays(tmp_path / "w.npz", {v.path: np.asarray(v) for v in model.weights if "seed_generator" not in v.path})
+    arrays = read_arrays(tmp_path / "w.npz")
+    again = row.build(input_size_px=SMALL, outputs=3, activation=None)
+    assign(again, arrays)
+    assign(model, arrays)
+    np.testing.assert_allclose(np.asarray(again(image)), np.asarray(model(image)), atol=1e-5)
+
+
+def test_pyramid_attention_weights_the_main_branch_pixel_by_pixel() -> None:
+    """With a pyramid that gives zero, only the mean branch is left, which is the same at every place."""
+    import keras
+
+    x = keras.Input((8, 8, 5))
+    model = keras.Model(x, pyramid_attention(x, 4, "attention"))
+    for layer in model.layers:
+        if "level" in layer.name and layer.name.endswith("_conv"):
+            layer.set_weights([np.zeros_like(layer.get_weights()[0])])
+    output = np.asarray(model(np.random.default_rng(0).normal(size=(1, 8, 8, 5)).astype(np.float32)))
+    assert output.shape == (1, 8, 8, 4)
+    np.testing.assert_allclose(output, np.broadcast_to(output[:, :1, :1], output.shape), atol=1e-6)
+
+
+def test_auxiliary_networks_of_deep_cxr_net_are_frozen() -> None:
+    model = ARCHITECTURES["deep-cxr-net"].build(input_size_px=64)
+    trainable = {v.path.split("/")[0] for v in model.trainable_variables}
+    assert trainable and not any(name.startswith(("findings_", "pneumonia_")) for name in trainable)
+    assert ARCHITECTURES["deep-cxr-net"].extra_layer == "told" and model.get_layer("told").output.shape == (None, 8)
