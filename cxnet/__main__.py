@@ -1,4 +1,4 @@
-"""Command line: ``python -m cxnet analyse | predict | lungs``.
+"""Command line: ``python -m cxnet analyse | predict | lungs | train | runs | dataset``.
 
 Exit code 0 if all went well, 1 if a file failed (the others are still done), 2 for wrong use.
 """
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,12 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
     lungs.add_argument("--out", type=Path, required=True, metavar="DIR")
     lungs.set_defaults(run=_lungs)
 
+    _add_training(commands)
+    _add_runs(commands)
+    _add_dataset(commands)
+
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
     except RadiographError as error:
         _complain(error)
         return 1
+    except KeyboardInterrupt:
+        print("cxnet: stopped before anything could be kept", file=sys.stderr)
+        return 130
     except (CxnetError, OSError) as error:
         _complain(error)
         return 2
@@ -166,6 +174,183 @@ def _lungs(options: argparse.Namespace) -> int:
             print(f"{file}: check the mask: {reason}", file=sys.stderr)
     print(f"{len(stems) - failed} of {len(stems)} masks written to {options.out}")
     return 1 if failed else 0
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def _add_training(commands: Any) -> None:
+    train = commands.add_parser("train", help="train an architecture in patient-grouped folds and store the run")
+    train.add_argument("--dataset", type=Path, required=True, metavar="MANIFEST", help="CSV, or a folder per class")
+    train.add_argument("--architecture", required=True, metavar="NAME")
+    train.add_argument("--recipe", required=True, metavar="NAME")
+    train.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    train.add_argument("--classes", default="", help="comma-separated labels, in the order of the outputs")
+    train.add_argument(
+        "--region", help="full, lung-crop, lung-mask or background; the architecture's own when left out"
+    )
+    train.add_argument("--folds", type=int, default=5)
+    train.add_argument("--only", type=int, nargs="+", default=[], metavar="FOLD", help="train only these folds")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--epochs", type=int, help="instead of the recipe's")
+    train.add_argument("--batch-size", type=int, help="instead of the recipe's")
+    train.add_argument(
+        "--initial", type=Path, metavar="FILE", help="weights to start from: .npz or a CheXNet checkpoint"
+    )
+    train.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe; for GPUs")
+    train.add_argument(
+        "--masks", metavar="COLUMN", help="column of the manifest with lung masks, instead of segmenting"
+    )
+    train.add_argument("--cache", type=Path, metavar="DIR", help="where prepared pictures are kept; ~/.cache/cxnet")
+    train.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from cxnet.training import TrainingSettings, train
+
+    run = train(
+        TrainingSettings(
+            dataset=options.dataset,
+            architecture=options.architecture,
+            recipe=options.recipe,
+            out=options.out,
+            classes=tuple(name.strip() for name in options.classes.split(",") if name.strip()),
+            region=options.region,
+            folds=options.folds,
+            only=tuple(options.only),
+            seed=options.seed,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            initial=options.initial,
+            mixed_precision=options.mixed_precision,
+            cache=options.cache,
+            mask_column=options.masks,
+        ),
+        say=lambda sentence: print(sentence, flush=True),
+    )
+    _show_run(run)
+    return 1 if run.info["stopped"] else 0
+
+
+# -------------------------------------------------------------------------------------------------------------- runs
+
+
+def _add_runs(commands: Any) -> None:
+    runs = commands.add_parser("runs", help="stored runs: list, show, check, import")
+    runs.set_defaults(run=_list_runs, root=None)
+    actions = runs.add_subparsers(metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="all runs of a folder")
+    listed.add_argument("--root", type=Path, metavar="DIR", help="the product's own runs when left out")
+    listed.set_defaults(run=_list_runs)
+    for name, what, function in (
+        ("show", "confusion matrix and figures with intervals", _show),
+        ("check", "checksums, classes, overlapping folds", _check),
+    ):
+        action = actions.add_parser(name, help=what)
+        action.add_argument("folder", type=Path)
+        action.set_defaults(run=function)
+    imported = actions.add_parser("import", help="make a run of someone else's predictions")
+    imported.add_argument(
+        "csv", type=Path, help="case, true, predicted or probability_<class>; fold, group, source, view"
+    )
+    imported.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    imported.add_argument("--classes", default="", help="comma-separated, in the order wanted")
+    imported.add_argument("--note", default="")
+    imported.set_defaults(run=_import_run)
+
+
+def _list_runs(options: argparse.Namespace) -> int:
+    from cxnet import runs
+
+    found, problems = runs.list_runs(options.root or runs.FOLDER)
+    for sentence in problems:
+        print(f"cxnet: {sentence}", file=sys.stderr)
+    if found:
+        print(runs.describe(found).to_string(index=False))
+    else:
+        print("There is no run.")
+    return 1 if problems else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from cxnet.runs import open_run
+
+    _show_run(open_run(options.folder))
+    return 0
+
+
+def _show_run(run: Any) -> None:
+    import pandas as pd
+
+    from cxnet.statistics import ConfusionMatrix, check_folds, metrics
+
+    table = run.table
+    matrix = ConfusionMatrix.from_cases(list(table["true"]), list(table["predicted"]), run.classes, list(table["case"]))
+    checked = check_folds(table)
+    print(f"{run.info.get('title', run.name)}: {len(table)} cases in {len(run.folds)} fold(s), out of fold")
+    print(pd.DataFrame(matrix.counts, index=[f"true {c}" for c in run.classes], columns=list(run.classes)).to_string())
+    for sentence in checked.problems:
+        print(f"beware: {sentence}")
+    for metric in metrics(matrix, withhold=checked.intervals_reason):
+        interval = f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else ""
+        value = f"{metric.value:.3f}{interval}" if metric.value is not None else f"undefined: {metric.reason}"
+        print(f"{metric.name}{' ' + metric.cls if metric.cls else ''}: {value}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from cxnet.runs import check, open_run
+
+    problems = check(open_run(options.folder))
+    for sentence in problems:
+        print(f"cxnet: {sentence}", file=sys.stderr)
+    if not problems:
+        print("The run is whole.")
+    return 1 if problems else 0
+
+
+def _import_run(options: argparse.Namespace) -> int:
+    from cxnet.runs import import_predictions
+
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    _show_run(import_predictions(options.csv, options.out, classes or None, options.note))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------- data sets
+
+
+def _add_dataset(commands: Any) -> None:
+    dataset = commands.add_parser("dataset", help="make a manifest of a public collection or a folder per class")
+    actions = dataset.add_subparsers(metavar="ACTION", required=True)
+    imported = actions.add_parser("import", help="labels, patients and near-duplicates of a collection")
+    imported.add_argument("source", type=Path)
+    imported.add_argument(
+        "--layout", default="auto",
+        help="auto, folders, covid-19-radiography-database, covid-chestxray-dataset, covid-cxnet or nih",
+    )  # fmt: skip
+    imported.add_argument("--out", type=Path, required=True, metavar="MANIFEST.csv")
+    imported.add_argument("--no-near-duplicates", action="store_true", help="do not look for them (faster)")
+    imported.set_defaults(run=_import_dataset)
+
+
+def _import_dataset(options: argparse.Namespace) -> int:
+    from cxnet.dataset import import_dataset, write_manifest
+
+    result = import_dataset(
+        options.source, options.layout, copies=not options.no_near_duplicates, workers=os.cpu_count() or 1
+    )
+    write_manifest(result.table, options.out)
+    for sentence in result.notes:
+        print(sentence)
+    for entry in result.skipped[:20]:
+        print(f"left out: {entry.file}: {entry.reason}", file=sys.stderr)
+    if len(result.skipped) > 20:
+        print(f"left out: {len(result.skipped) - 20} more", file=sys.stderr)
+    counts = ", ".join(f"{label} {count}" for label, count in result.table["label"].value_counts().items())
+    print(
+        f"{len(result.table)} radiographs of {result.table['group'].nunique()} groups ({counts}); wrote {options.out}"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -85,7 +85,9 @@ def test_explains_itself_and_can_be_stored(name: str, tmp_path: Path) -> None:
             y = tf.nn.relu(y @ model.get_layer(layer).kernel + model.get_layer(layer).bias)
         y = y @ model.get_layer(row.dense[-1]).kernel + model.get_layer(row.dense[-1]).bias
         one = y[0, 1]
-    np.testing.assert_allclose(y, logits[:1], atol=2e-4, err_msg="the table describes another head than the network has")
+    np.testing.assert_allclose(
+        y, logits[:1], atol=2e-4, err_msg="the table describes another head than the network has"
+    )
     expected = np.asarray(tape.gradient(one, x))[0].mean(axis=(0, 1))
     scale = np.abs(expected).max()
     np.testing.assert_allclose(head.map_weights(features[0], prediction.extra)[1], expected, atol=1e-5 * scale + 1e-12)

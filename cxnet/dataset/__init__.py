@@ -15,7 +15,14 @@ from cxnet.dataset.duplicates import (
 )
 from cxnet.dataset.importing import ImportResult, import_dataset
 from cxnet.dataset.layouts import LAYOUTS, Skipped
-from cxnet.dataset.manifest import check_groups, dataset_checksum, grouped_folds, read_manifest, write_manifest
+from cxnet.dataset.manifest import (
+    check_groups,
+    dataset_checksum,
+    grouped_folds,
+    join_groups,
+    read_manifest,
+    write_manifest,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -29,6 +36,7 @@ __all__ = [
     "dataset_checksum",
     "grouped_folds",
     "import_dataset",
+    "join_groups",
     "near_duplicates",
     "read_manifest",
     "similar_pairs",

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from cxnet.dataset.duplicates import joined
 from cxnet.dataset.layouts import list_folders
 from cxnet.errors import DatasetError
 
@@ -151,6 +152,22 @@ def grouped_folds(labels: list[str], groups: list[str], folds: int = 5, seed: in
         if lacking:
             raise DatasetError(f"Fold {number} has no case of {', '.join(sorted(lacking))}; use fewer folds.")
     return fold
+
+
+def join_groups(table: pd.DataFrame, pairs: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """The table with the groups of each pair of rows (numbers from 0) made one.
+
+    Returns
+    -------
+    DataFrame
+        A copy; a joined group has the name of its first row's group.
+    """
+    names = table["group"].to_numpy()
+    first: dict[object, int] = {}
+    same = [(first.setdefault(name, row), row) for row, name in enumerate(names)]
+    component = joined(len(table), [*same, *pairs])
+    _, place = np.unique(component, return_index=True)
+    return table.assign(group=names[place][component])
 
 
 def check_groups(table: pd.DataFrame, fold: ArrayLike | Sequence[object]) -> None:

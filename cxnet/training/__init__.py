@@ -29,7 +29,7 @@ from cxnet import __version__, runs
 from cxnet.architectures import ARCHITECTURES, SCALING
 from cxnet.audit import localisation_scores, upsample
 from cxnet.classifier import Head, Prediction, softmax
-from cxnet.dataset import grouped_folds, read_manifest
+from cxnet.dataset import check_groups, dataset_checksum, grouped_folds, join_groups, near_duplicates, read_manifest
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.training.preparation import REGIONS, Prepared, Region, cache_folder, prepare
@@ -143,14 +143,16 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
     classes = settings.classes or tuple(sorted(set(table["label"])))
     if len(classes) < 2:
         raise DatasetError(f"The data set has only the class {classes[0]!r}; training needs two.")
+    folder = Path(settings.dataset).parent
+    cache = settings.cache or cache_folder()
+    checksum = dataset_checksum(table, folder)
+    table, copies = _join_copies(table, folder, cache / f"copies-{checksum[:24]}.json", say)
     fold = grouped_folds(list(table["label"]), list(table["group"]), settings.folds, settings.seed)
+    check_groups(table, fold)
     enhancement = architecture.enhancement
     if recipe.histogram_matching:
         enhancement = replace(enhancement, histogram_matching=True)
-    folder = Path(settings.dataset).parent
-    prepared = prepare(
-        table, folder, architecture, region, enhancement, settings.cache or cache_folder(), say, settings.mask_column
-    )
+    prepared = prepare(table, folder, architecture, region, enhancement, cache, say, settings.mask_column)
     for sentence in prepared.problems.values():
         say(f"left out: {sentence}")
     usable = np.array([number not in prepared.problems for number in range(len(table))])
@@ -192,7 +194,9 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         "classes": list(classes),
         "map": "Grad-CAM of the predicted class",
         "map_shape": list(job.map_shape),
-        "dataset": {"cases": int(usable.sum()), "left_out": sorted(prepared.problems.values())},
+        "dataset": {
+            "sha256": checksum, "cases": int(usable.sum()), "groups": int(table["group"][usable].nunique()),
+            "near_duplicate_pairs_joined": copies, "left_out": sorted(prepared.problems.values())},
         "versions": {
             "cxnet": __version__, "keras": keras.version(), "backend": keras.backend.backend(),
             "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -205,6 +209,24 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         shutil.rmtree(partial)
     say(f"wrote {settings.out}")
     return run
+
+
+def _join_copies(table: pd.DataFrame, folder: Path, kept: Path, say: Say) -> tuple[pd.DataFrame, int]:
+    """Near-duplicates share a group, also where the manifest does not know of them; found once a data set."""
+    if kept.exists():
+        pairs = [(int(a), int(b)) for a, b in json.loads(kept.read_text("utf-8"))]
+    else:
+        say("looking for near-duplicates")
+        found = near_duplicates([folder / file for file in table["file"]], workers=os.cpu_count() or 1)
+        pairs = [(pair.first, pair.second) for pair in found.pairs]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(pairs), "utf-8")
+    joined = join_groups(table, pairs)
+    groups = table["group"].astype(str).to_list()
+    crossing = sum(groups[a] != groups[b] for a, b in pairs)
+    if crossing:
+        say(f"{crossing} pairs of near-duplicates stand in different groups of the manifest; their groups were joined")
+    return joined, crossing
 
 
 def _recipe(settings: TrainingSettings) -> Recipe:
@@ -342,7 +364,9 @@ class _Fold:
             "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "nadam": keras.optimizers.Nadam,
         }[recipe.optimizer](rate, **options)  # fmt: skip
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-        model.compile(optimizer, loss, metrics=["accuracy"])
+        # TensorFlow's XLA is slower than its own kernels on a CPU; JAX always compiles
+        compiled = False if keras.backend.backend() == "tensorflow" else "auto"
+        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=compiled)
         return model
 
     def _range_test(self, model: Any, cases: NDArray[np.int64]) -> float:
