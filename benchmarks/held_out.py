@@ -1,69 +1,73 @@
 """What the shipped weights are worth on radiographs that they were not trained on.
 
-    python -m benchmarks.held_out --data DIR [--json OUT]
+    python -m benchmarks.held_out --data DIR [--json OUT] [--run runs/covid-cxnet]
 
 DIR holds ``manifest.csv`` (file, label, group, source, lung_mask) as described in weights/README.md. The split
-is that of the training: :func:`cxnet.dataset.grouped_folds` with five folds and seed 0, fold 0 held out.
+is that of the training: :func:`cxnet.dataset.grouped_folds` with five folds and seed 0, fold 0 held out. With --run
+every prediction of covid-cxnet is kept as a stored run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
-from cxnet.classifier import Classifier
-from cxnet.dataset import grouped_folds, read_manifest
+from cxnet.dataset import grouped_folds, near_duplicates, read_manifest
 from cxnet.lungs import LungSegmenter
 from cxnet.radiograph import open_radiograph
+from cxnet.statistics import ConfusionMatrix, auc_intervals, metrics
+from cxnet.training import evaluate
+from cxnet.weights import card
 
 
-def interval(count: int, total: int) -> str:
-    """Share with its 95 % Wilson interval."""
-    low, high = binomtest(count, total).proportion_ci(method="wilson")
-    return f"{count / total:.3f} [{low:.3f}, {high:.3f}]"
+def unseen(data: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
+    """Fold 0 of the split that the weights were trained with, without cases that have a near-duplicate in training.
+
+    The manifest's groups do not know of these copies; how many cases they cost comes second.
+    """
+    table = read_manifest(data / "manifest.csv", classes)
+    fold = grouped_folds(list(table["label"]), list(table["group"]))
+    pairs = near_duplicates([data / file for file in table["file"]], workers=os.cpu_count() or 1).pairs
+    copied = {case for pair in pairs for case in (pair.first, pair.second) if fold[pair.first] != fold[pair.second]}
+    kept = [case for case in np.flatnonzero(fold == 0) if case not in copied]
+    return table.iloc[kept].reset_index(drop=True), int((fold == 0).sum()) - len(kept)
 
 
-def classification(data: Path) -> dict[str, Any]:
-    """Figures of covid-cxnet on fold 0, overall and within sources that hold more than one class."""
-    classifier = Classifier("covid-cxnet")
-    table = read_manifest(data / "manifest.csv", classifier.classes)
-    table["fold"] = grouped_folds(list(table["label"]), list(table["group"]))
-    table = table[table["fold"] == 0].reset_index(drop=True)
-    probabilities = np.stack(
-        [
-            classifier.predict(classifier.prepare(open_radiograph(data / file).pixels)).probabilities
-            for file in table["file"]
-        ]
-    )
-    true = np.array([classifier.classes.index(label) for label in table["label"]])
-    predicted = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(true, predicted)
-    figures: dict[str, Any] = {
-        "cases": len(true),
-        "accuracy": interval(int(np.trace(matrix)), len(true)),
-        "macro_auc": round(float(roc_auc_score(true, probabilities, multi_class="ovr")), 4),
-    }
-    for k, name in enumerate(classifier.classes):
-        figures[f"sensitivity {name}"] = interval(int(matrix[k, k]), int(matrix[k].sum()))
-        others = true != k
-        figures[f"specificity {name}"] = interval(int((predicted[others] != k).sum()), int(others.sum()))
-        figures[f"auc {name}"] = round(float(roc_auc_score(true == k, probabilities[:, k])), 4)
-    figures["confusion_rows_true"] = matrix.tolist()
-    pneumonia, normal = classifier.classes.index("Pneumonia"), classifier.classes.index("Normal")
-    nih = (table["source"] == "nih-cxr14").to_numpy()
+def classification(data: Path, out: Path | None) -> dict[str, Any]:
+    """Figures of covid-cxnet on fold 0, overall and within a source that holds two classes; kept as a run in `out`."""
+    known = card("covid-cxnet")
+    table, left_out = unseen(data, known.classes)
+    note = f"{left_out} cases of the fold are left out: they have a near-duplicate among the training radiographs."
+    with tempfile.TemporaryDirectory() as folder:
+        run = evaluate(known, table, data, out or Path(folder) / "covid-cxnet", note, cache=Path(folder))
+        found = run.table
+        probabilities = run.probabilities(found)
+    true = list(found["true"])
+    matrix = ConfusionMatrix.from_cases(true, list(found["predicted"]), known.classes, list(found["case"]))
+    figures: dict[str, Any] = {"cases": len(found), "left out as near-duplicates": left_out}
+    for metric in metrics(matrix):
+        if metric.name in ("accuracy", "sensitivity", "specificity"):
+            name = f"{metric.name} {metric.cls or ''}".strip()
+            figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+    for metric in auc_intervals(true, probabilities, known.classes, list(found["group"])):
+        name = "macro AUC" if metric.cls is None else f"AUC {metric.cls}"
+        figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+    nih = (found["source"] == "nih-cxr14").to_numpy()
     if nih.any():
-        figures["auc Pneumonia against Normal within nih-cxr14"] = round(
-            float(roc_auc_score(true[nih] == pneumonia, (probabilities[:, pneumonia] - probabilities[:, normal])[nih])),
-            4,
-        )
+        pneumonia, normal = (found[f"logit {name}"].to_numpy()[nih] for name in ("Pneumonia", "Normal"))
+        positive = found["true"].to_numpy()[nih] == "Pneumonia"
+        within = float(roc_auc_score(positive, pneumonia - normal))
+        figures["AUC Pneumonia against Normal within nih-cxr14"] = round(within, 3)
     return figures
 
 
@@ -108,8 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--run", type=Path, metavar="runs/NAME")
     options = parser.parse_args()
-    figures = {"covid-cxnet": classification(options.data), "unet": segmentation(options.data)}
+    figures = {"covid-cxnet": classification(options.data, options.run), "unet": segmentation(options.data)}
     for name, values in figures.items():
         print(f"\n{name}")
         for key, value in values.items():

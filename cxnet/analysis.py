@@ -4,7 +4,8 @@
 
     schema, cxnet, notice
     radiograph   sha256, format, height_px, width_px, tags, notes
-    model        name, sha256, architecture, classes, channels, input_size_px, feature_layer
+    model        name, sha256, architecture, classes, channels, input_size_px, feature_layer, region
+    shown        top, bottom, left, right: the part of the radiograph that the network saw, in its pixels
     settings     target ("predicted" or a class), methods, seed, enhancement, lime, superpixels
     prediction   logits and probabilities by class, predicted_class, target_class
     lungs        source, convention, model_sha256, area_fraction, right_left_ratio, solidity, ok, reasons
@@ -17,6 +18,7 @@ It holds neither times nor paths: the same file, settings, weights and seed give
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -34,13 +36,14 @@ from cxnet import __version__, overlay
 from cxnet.audit import AuditScore, cam_lime_agreement, localisation_scores, upsample
 from cxnet.classifier import Classifier, Prediction
 from cxnet.enhance import Enhancement
-from cxnet.errors import SettingsError
+from cxnet.errors import SettingsError, WeightsError
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import by_tf_keras_vis, grad_cam
 from cxnet.explain.lime import LimeExplanation, LimeSettings, explain_lime, superpixels
-from cxnet.lungs import Crop, LungMask, LungSegmenter
+from cxnet.lungs import Crop, LungMask, LungSegmenter, look_at
 from cxnet.radiograph import Radiograph
-from cxnet.weights import Card, cards
+from cxnet.runs import folders, list_runs
+from cxnet.weights import Card, cards, fold_card
 
 NOTICE = "Research and teaching only. Not a medical device; do not use it for diagnosis or patient care."
 SCHEMA = 1
@@ -58,7 +61,8 @@ class Settings:
         Class to explain; None for the predicted one.
     methods : tuple of str
         Keys of :data:`cxnet.explain.METHODS`.
-    enhancement : Enhancement
+    enhancement : Enhancement or None
+        None for the one that the network was trained with.
     lime : LimeSettings
     superpixels : int
         Superpixels aimed at; splitting them along the lungs' outline adds a few.
@@ -69,7 +73,7 @@ class Settings:
     model: str = "covid-cxnet"
     target: str | None = None
     methods: tuple[str, ...] = ("grad-cam",)
-    enhancement: Enhancement = field(default_factory=Enhancement)
+    enhancement: Enhancement | None = None
     lime: LimeSettings = field(default_factory=LimeSettings)
     superpixels: int = 60
     seed: int = 0
@@ -96,13 +100,15 @@ class Models:
 class Analysis:
     """All that is known about one radiograph under some settings.
 
-    Arrays "in the model's frame" are square with the network's input size; :func:`to_original` maps them back.
+    Arrays "in the model's frame" are square with the network's input size and show the part `crop` of the radiograph;
+    :func:`to_original` maps them back.
     """
 
     radiograph: Radiograph
     settings: Settings
     card: Card
     segmenter_sha256: str
+    crop: Crop
     stack: NDArray[np.uint8]
     lungs: LungMask
     model_lungs: NDArray[np.bool_]
@@ -119,8 +125,18 @@ class Analysis:
 
 
 def available_models() -> tuple[Card, ...]:
-    """Cards of the networks that can classify; loads no network."""
-    return tuple(card for card in cards().values() if card.recipe.task == "classification")
+    """Cards of the networks that can classify: the manifest's, then the first fold of each run that has weights.
+
+    Loads no network. The other folds of a run have cards too: :func:`cxnet.weights.card` by name.
+    """
+    found = [card for card in cards().values() if card.recipe.task == "classification"]
+    names = {card.run[0] for card in found if card.run}
+    for run in (run for folder in folders() for run in list_runs(folder)[0]):
+        if run.name not in names and run.info.get("architecture"):
+            names.add(run.name)
+            with contextlib.suppress(WeightsError):  # a run without weights can be looked at, not asked
+                found.append(fold_card(run, run.folds[0]))
+    return tuple(found)
 
 
 def load_models(name: str = "covid-cxnet") -> Models:
@@ -149,18 +165,21 @@ def analyse_steps(
         raise SettingsError(f"The settings ask for {settings.model!r}, but {classifier.card.name!r} is loaded.")
     if settings.target is not None and settings.target not in classifier.classes:
         raise SettingsError(f"Unknown class {settings.target!r}; choose from {', '.join(classifier.classes)}.")
-    stack = classifier.prepare(radiograph.pixels, settings.enhancement)
+    lungs = models.segmenter(radiograph.pixels)
+    shown, crop = look_at(radiograph.pixels, lungs, classifier.card.region)
+    stack = classifier.prepare(shown, settings.enhancement)
     stack.setflags(write=False)
     prediction = classifier.predict(stack)
     target = settings.target or prediction.predicted
-    lungs = models.segmenter(radiograph.pixels)
-    model_lungs = lungs.resized(stack.shape[0])
+    within = np.ascontiguousarray(lungs.mask[crop.top : crop.bottom, crop.left : crop.right])
+    model_lungs = replace(lungs, mask=within).resized(stack.shape[0])
     model_lungs.setflags(write=False)
     analysis = Analysis(
         radiograph=radiograph,
         settings=settings,
         card=classifier.card,
         segmenter_sha256=models.segmenter.card.sha256,
+        crop=crop,
         stack=stack,
         lungs=lungs,
         model_lungs=model_lungs,
@@ -228,7 +247,7 @@ def _with(analysis: Analysis, explanation: Explanation) -> Analysis:
 def to_original(heatmap: NDArray[np.floating[Any]], analysis: Analysis) -> NDArray[np.float32]:
     """A map in the model's frame, on the grid of the radiograph: float32 (height, width)."""
     height, width = analysis.radiograph.pixels.shape
-    return Crop(0, height, 0, width).to_original(heatmap, (height, width))
+    return analysis.crop.to_original(heatmap, (height, width))
 
 
 def to_json(analysis: Analysis) -> dict[str, Any]:
@@ -256,12 +275,14 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
             "channels": list(card.channels),
             "input_size_px": card.input_size_px,
             "feature_layer": card.feature_layer,
+            "region": card.region,
         },
+        "shown": asdict(analysis.crop),
         "settings": {
             "target": analysis.settings.target or "predicted",
             "methods": list(analysis.settings.methods),
             "seed": analysis.settings.seed,
-            "enhancement": asdict(analysis.settings.enhancement),
+            "enhancement": asdict(analysis.settings.enhancement or card.enhancement),
             "lime": lime,
             "superpixels": analysis.settings.superpixels,
         },

@@ -358,6 +358,12 @@ def build_unet(input_size_px: int = 256, filters: tuple[int, ...] = (16, 32, 64,
     return keras.Model(image, layers.Conv2D(1, 1, name="output")(x), name="unet")
 
 
+#: What of a radiograph a network is shown.
+#: "background" keeps everything but the lungs: what a network scores on it, it scores without seeing any lung.
+Region = Literal["full", "lung-crop", "lung-mask", "background"]
+REGIONS: tuple[Region, ...] = ("full", "lung-crop", "lung-mask", "background")
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One row of :data:`ARCHITECTURES`.
@@ -376,7 +382,7 @@ class Architecture:
     dense: tuple[str, ...]
     paper: str
     task: Literal["classification", "segmentation"] = "classification"
-    region: Literal["full", "lung-crop", "lung-mask"] = "full"
+    region: Region = "full"
     enhancement: Enhancement = field(default_factory=Enhancement)
     extra_layer: str | None = None
 

@@ -156,7 +156,7 @@ class Classifier:
 
     def prepare(self, pixels: Grey, enhancement: Enhancement | None = None) -> NDArray[np.uint8]:
         """The network's input as uint8 (size, size, 3), before scaling; channels in the order of its card."""
-        enhancement = enhancement or self.card.recipe.enhancement
+        enhancement = enhancement or self.card.enhancement
         return enhancement.stack(enhancement.grey(pixels, self.card.input_size_px), self.card.channels)
 
     def logits(self, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxnet.architectures import SCALING
-from cxnet.weights import Card, half_precision
+from cxnet.architectures import SCALING, Architecture
+from cxnet.weights import Card, half_precision, keras_model
+
+
+def outputs_of(architecture: Architecture) -> dict[str, str]:
+    """What is asked of a network, output name → layer name: "logits", for classifiers "features", perhaps "extra"."""
+    if architecture.task != "classification":
+        return {"logits": "output"}
+    layers = {"features": str(architecture.feature_layer), "logits": architecture.dense[-1]}
+    return layers | ({"extra": architecture.extra_layer} if architecture.extra_layer else {})
 
 
 def export(model: Any, outputs: dict[str, str], path: Path) -> None:
@@ -69,15 +78,23 @@ class Network:
     Parameters
     ----------
     card : Card
-        Its ``.xml`` and ``.bin`` are loaded after their checksums were compared.
+        Its ``.xml`` and ``.bin`` are loaded after their checksums were compared. Where it has only the trainable form,
+        that is converted first, which needs TensorFlow and some seconds.
     """
 
     def __init__(self, card: Card) -> None:
         import openvino as ov
 
         core = ov.Core()
-        card.path(".bin")
-        graph = core.read_model(card.path(".xml"))
+        if f"{card.stem}.xml" in card.files:
+            card.path(".bin")
+            graph = core.read_model(card.path(".xml"))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                export(keras_model(card), outputs_of(card.recipe), Path(folder) / "network.xml")
+                graph = core.read_model(
+                    (Path(folder) / "network.xml").read_text("utf-8"), (Path(folder) / "network.bin").read_bytes()
+                )
         mean, deviation = SCALING[card.scaling]
         steps = ov.preprocess.PrePostProcessor(graph)
         image = steps.input("image")

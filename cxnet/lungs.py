@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet import enhance
+from cxnet.architectures import Region
 from cxnet.engine import Network
 from cxnet.errors import SettingsError
 from cxnet.weights import card
@@ -230,3 +231,21 @@ def keep_lungs(pixels: enhance.Grey, mask: NDArray[np.bool_], dilation: float = 
     size = 2 * round(min(pixels.shape) * dilation) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return np.asarray(pixels * cv2.dilate(mask.astype(np.uint8), kernel), np.uint8)
+
+
+def look_at(pixels: enhance.Grey, lungs: LungMask, region: Region) -> tuple[enhance.Grey, Crop]:
+    """What of a radiograph a network is shown, before enhancement (Haghanifar et al. Fig. 9), and where that lies.
+
+    A radiograph without lungs that can be found is shown whole (for "background" too: nothing is blackened).
+    """
+    height, width = pixels.shape
+    whole = Crop(0, height, 0, width)
+    if region == "full" or not lungs.mask.any():
+        return pixels, whole
+    if region == "lung-mask":
+        return keep_lungs(pixels, lungs.mask), whole
+    if region == "background":
+        kept = keep_lungs(np.full_like(pixels, 255), lungs.mask)
+        return np.where(kept > 0, np.uint8(0), pixels), whole
+    crop = crop_to_lungs(lungs.mask)
+    return np.ascontiguousarray(pixels[crop.top : crop.bottom, crop.left : crop.right]), crop

@@ -220,6 +220,31 @@ def open_run(folder: Path) -> Run:
     return run
 
 
+def folders() -> list[Path]:
+    """Folders that are searched for runs: the product's own, then those that the variable ``CXNET_RUNS`` lists.
+
+    The variable is separated like a PATH.
+    """
+    return [
+        FOLDER,
+        *(Path(entry).expanduser() for entry in os.environ.get("CXNET_RUNS", "").split(os.pathsep) if entry),
+    ]
+
+
+def find_run(name: str) -> Run:
+    """Open the run of this name in the first of :func:`folders` that has it.
+
+    Raises
+    ------
+    DatasetError
+        If no folder has it, or it cannot be opened.
+    """
+    for root in folders():
+        if _NAME.fullmatch(name) and (root / name / "run.json").is_file():
+            return open_run(root / name)
+    raise DatasetError(f"There is no run called {name!r}; `python -m cxnet runs list` says which there are.")
+
+
 def list_runs(root: Path = FOLDER) -> tuple[list[Run], list[str]]:
     """All runs below a folder by name, and one sentence for each that cannot be opened."""
     runs, problems = [], []

@@ -1,5 +1,7 @@
 """Trained weights: the manifest that describes them, and files that are used only if their checksum fits.
 
+A network is one of ``weights/manifest.toml``, or a fold of a stored run, called ``<run>/fold-<k>``.
+
 ``weights/manifest.toml`` has one table per network. Each network is stored twice, with the same half-precision
 values: ``<name>.npz`` (Keras variables by path: train on, convert, inspect) and ``<name>.xml`` + ``<name>.bin``
 (OpenVINO: starts in a fraction of a second, without TensorFlow). Neither form can run code when it is read.
@@ -7,7 +9,6 @@ values: ``<name>.npz`` (Keras variables by path: train on, convert, inspect) and
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,18 +20,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxnet.architectures import ARCHITECTURES, Architecture
-from cxnet.errors import WeightsError
+from cxnet.architectures import ARCHITECTURES, REGIONS, Architecture, Region
+from cxnet.enhance import Enhancement
+from cxnet.errors import DatasetError, WeightsError
+from cxnet.runs import Run, find_run, sha256
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known about one set of weights; one table of the manifest.
+    """What is known about one set of weights: one table of the manifest, or one fold of a run.
 
     `sha256` is that of the trainable file and names the model wherever a number is reported. `held_out` holds
-    what was measured on cases that the network was not trained on.
+    what was measured on cases that the network was not trained on; `run` names the stored run and its fold where each
+    of these cases can be seen. `region` says what of a radiograph the network is shown, `stem` how its files begin.
     """
 
     name: str
@@ -47,10 +51,14 @@ class Card:
     files: Mapping[str, str]
     held_out: Mapping[str, Any]
     folder: Path
+    stem: str
+    region: Region
+    enhancement: Enhancement
+    run: tuple[str, int] | None
 
     @property
     def sha256(self) -> str:
-        return self.files[f"{self.name}.npz"]
+        return self.files[f"{self.stem}.npz"]
 
     @property
     def recipe(self) -> Architecture:
@@ -65,16 +73,14 @@ class Card:
         WeightsError
             If the file is missing or its checksum differs from the manifest's.
         """
-        name = f"{self.name}{suffix}"
+        name = f"{self.stem}{suffix}"
         path = self.folder / name
         if not path.is_file():
             raise WeightsError(f"The weights file {name} is missing; restore it from the repository.")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self.files.get(name):
+        if sha256(path) != self.files.get(name):
             raise WeightsError(
-                f"The weights file {name} does not match its checksum in manifest.toml, so it was changed or "
-                "damaged; restore it from the repository."
+                f"The weights file {name} does not match the checksum that was stored with it, so it was changed or "
+                "damaged; restore it from where it came."
             )
         return path
 
@@ -101,6 +107,8 @@ def cards(folder: Path = FOLDER) -> Mapping[str, Card]:
 def _card(name: str, table: dict[str, Any], folder: Path) -> Card:
     if table["architecture"] not in ARCHITECTURES:
         raise KeyError(f"architecture {table['architecture']!r} is unknown")
+    if table.get("region", "full") not in REGIONS:
+        raise KeyError(f"region {table['region']!r} is unknown")
     return Card(
         name=name,
         title=table["title"],
@@ -116,18 +124,66 @@ def _card(name: str, table: dict[str, Any], folder: Path) -> Card:
         files=MappingProxyType(dict(table["files"])),
         held_out=MappingProxyType(dict(table.get("held_out", {}))),
         folder=folder,
+        stem=name,
+        region=table.get("region", "full"),
+        enhancement=ARCHITECTURES[table["architecture"]].enhancement,
+        run=(table["run"], int(table["fold"])) if "run" in table else None,
     )
 
 
-def card(name: str) -> Card:
-    """The card of one network.
+def fold_card(run: Run, fold: int) -> Card:
+    """The card of the network that was trained for one fold of a run.
 
     Raises
     ------
     WeightsError
-        If no weights of that name are shipped.
+        If the run came without that fold's weights.
+    """
+    info, stem = run.info, f"fold-{fold}"
+    told: dict[str, Any] = next((entry for entry in info["folds"] if entry["number"] == fold), {})
+    files = told.get("files", {})
+    if not (run.folder / f"{stem}.npz").is_file() or f"{stem}.npz" not in files:
+        raise WeightsError(f"The run {run.name} came without the weights of its fold {fold}; choose another network.")
+    row = ARCHITECTURES[info["architecture"]]
+    dataset, cases = info.get("dataset", {}), int(told.get("cases", 0))
+    trained = int(dataset.get("cases", cases)) - cases
+    return Card(
+        name=f"{run.name}/{stem}",
+        title=f"{info.get('title', run.name)}, fold {fold}",
+        architecture=info["architecture"],
+        classes=run.classes,
+        channels=tuple(info["channels"]),
+        input_size_px=int(info["input_size_px"]),
+        scaling=row.scaling,
+        feature_layer=row.feature_layer,
+        trained_on=f"{trained} radiographs of the other folds of the run {run.name}. {info.get('note', '')}".strip(),
+        training_run=f"Recipe {info['recipe']}, {told.get('epochs', 0)} epochs, {told.get('seconds', 0) / 60:.0f} minutes.",
+        licence=info.get("licence", "As its maker states."),
+        files=MappingProxyType(dict(files)),
+        held_out=MappingProxyType({"cases": cases}),
+        folder=run.folder,
+        stem=stem,
+        region=info.get("region", "full"),
+        enhancement=Enhancement(**info["enhancement"]),
+        run=(run.name, fold),
+    )
+
+
+def card(name: str) -> Card:
+    """The card of one network of the manifest or, called ``<run>/fold-<k>``, of a stored run.
+
+    Raises
+    ------
+    WeightsError
+        If there are no weights of that name.
     """
     known = cards()
+    run, _, fold = name.partition("/fold-")
+    if fold.isdecimal():
+        try:
+            return fold_card(find_run(run), int(fold))
+        except DatasetError as error:
+            raise WeightsError(str(error)) from error
     if name not in known:
         raise WeightsError(f"There are no weights called {name!r}; known are {', '.join(known)}.")
     return known[name]

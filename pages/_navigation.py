@@ -17,9 +17,12 @@ def build() -> Any:
     st.set_page_config(page_title="cxnet", page_icon=str(ICON), layout="wide")
     st.session_state["_entered"] = True
     _session.warm_up()
+    _session.hold_settings()
     return st.navigation(
         [
             st.Page("pages/analyse.py", title="Analyse", default=True),
+            st.Page("pages/runs.py", title="Runs"),
+            st.Page("pages/published.py", title="Published"),
             st.Page("pages/about.py", title="About"),
         ],
         position="top",

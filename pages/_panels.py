@@ -14,9 +14,12 @@ import streamlit as st
 from cxnet.analysis import NOTICE, Analysis, Models, dumps, to_original
 from cxnet.analysis import panels as pictures_of
 from cxnet.audit import ZONES, AuditScore
-from cxnet.enhance import CHANNELS
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import grad_cam
+from cxnet.statistics import ConfusionMatrix, metrics, wilson
+from cxnet.weights import Card
+from pages import _store
+from pages._matrix import matrix_picker
 from pages._viewer import Panel
 
 CHANNEL_TITLES = {"original": "original", "clahe": "CLAHE", "beasf": "BEASF"}
@@ -28,12 +31,31 @@ def notice() -> None:
     st.caption(f":material/info: **{NOTICE}**")
 
 
+def colours() -> tuple[str, str, str]:
+    """Accent, quiet and text colour of charts in the theme that the browser shows."""
+    dark = st.context.theme.type == "dark"
+    return ("#4cc2c9", "#5b7077", "#e3eaed") if dark else ("#0b6e75", "#93a7ad", "#15232a")
+
+
+def _bars(bars: go.Figure, ink: str) -> None:
+    """Layout of a bar a class from 0 to 1."""
+    bars.update_layout(
+        height=150,
+        margin={"l": 0, "r": 10, "t": 4, "b": 4},
+        xaxis={"range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink},
+        yaxis={"autorange": "reversed", "fixedrange": True, "color": ink},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": ink},
+        dragmode=False,
+    )
+
+
 def prediction(analysis: Analysis) -> None:
     """Outputs per class as bars, with numbers and the held-out figures of the network beside them."""
     probabilities = analysis.prediction.probabilities
     classes = list(analysis.card.classes)
-    dark = st.context.theme.type == "dark"
-    accent, other, ink = ("#4cc2c9", "#5b7077", "#e3eaed") if dark else ("#0b6e75", "#93a7ad", "#15232a")
+    accent, other, ink = colours()
     bars = go.Figure(
         go.Bar(
             x=probabilities,
@@ -45,16 +67,7 @@ def prediction(analysis: Analysis) -> None:
             hoverinfo="skip",
         )
     )
-    bars.update_layout(
-        height=150,
-        margin={"l": 0, "r": 10, "t": 4, "b": 4},
-        xaxis={"range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink},
-        yaxis={"autorange": "reversed", "fixedrange": True, "color": ink},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": ink},
-        dragmode=False,
-    )
+    _bars(bars, ink)
     st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="bars")
     top = analysis.prediction.predicted
     st.markdown(
@@ -63,13 +76,72 @@ def prediction(analysis: Analysis) -> None:
 
 
 def how_good(analysis: Analysis) -> None:
-    """What the network reached on radiographs that it never saw."""
-    rows = [(key, str(value)) for key, value in analysis.card.held_out.items()]
-    with st.expander("How often is this network right?"):
-        st.markdown(analysis.card.trained_on)
-        st.dataframe(
-            pd.DataFrame(rows, columns=["On radiographs it never saw", "Value"]), hide_index=True, width="stretch"
+    """How often such an answer is right: the matrix of the run that the network comes from, this prediction marked."""
+    card, predicted = analysis.card, analysis.prediction.predicted
+    with st.expander("How often is this network right?", expanded=True):
+        results = held_out_cases(card)
+        if results is None:
+            st.markdown("No stored run tells how often this network is right.")
+        else:
+            matrix = ConfusionMatrix.from_cases(
+                list(results["true"]), list(results["predicted"]), card.classes, list(results["case"])
+            )
+            said = results["predicted"] == predicted
+            right = int((said & (results["true"] == predicted)).sum())
+            if said.any():
+                low, high = wilson(right, int(said.sum()))
+                st.markdown(
+                    f"On radiographs that it never saw it said **{predicted}** {int(said.sum())} times and was right "
+                    f"**{right}** times: {100 * right / said.sum():.0f} % (95 % interval {100 * low:.0f} to "
+                    f"{100 * high:.0f}). With other shares of the classes it would be another figure."
+                )
+            else:
+                st.markdown(f"It said **{predicted}** of none of the radiographs that it was tested on.")
+            matrix_picker(matrix.counts, card.classes, key="marked-matrix", mark=(None, predicted), clickable=False)
+            run, fold = card.run or ("", 0)
+            st.page_link(
+                "pages/runs.py", label="Every one of these predictions", icon=":material/grid_view:",
+                query_params={"run": run, "fold": str(fold)},
+            )  # fmt: skip
+        st.caption(card.trained_on)
+
+
+def held_out_cases(card: Card) -> pd.DataFrame | None:
+    """Predictions of a network on radiographs that it was not trained on, if a stored run holds them."""
+    found = _store.listing()[0].get(card.run[0]) if card.run else None
+    if found is None or card.run is None or card.run[1] not in found.folds or found.classes != card.classes:
+        return None
+    return found.results(card.run[1])
+
+
+def sensitivities(card: Card) -> None:
+    """What a network reached, a bar a class: shown while there is no radiograph."""
+    results = held_out_cases(card)
+    if results is None:
+        return
+    matrix = ConfusionMatrix.from_cases(list(results["true"]), list(results["predicted"]), card.classes)
+    found = [metric for metric in metrics(matrix) if metric.name == "sensitivity" and metric.value is not None]
+    accent, _, ink = colours()
+    bars = go.Figure(
+        go.Bar(
+            x=[m.value for m in found],
+            y=[m.cls for m in found],
+            orientation="h",
+            marker_color=accent,
+            text=[f"{m.value:.2f}" for m in found],
+            textposition="inside",
+            insidetextanchor="start",
+            error_x={
+                "type": "data", "symmetric": False, "color": ink, "thickness": 1.5,
+                "array": [m.high - m.value for m in found], "arrayminus": [m.value - m.low for m in found],
+            },
+            hoverinfo="skip",
         )
+    )  # fmt: skip
+    _bars(bars, ink)
+    st.markdown(f"**What {card.title} finds** in {len(results)} radiographs that it never saw")
+    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="sensitivities")
+    st.caption("Sensitivity of each class with its 95 % interval. The classes come from different hospitals: see Runs.")
 
 
 def lungs(analysis: Analysis) -> None:
@@ -87,14 +159,15 @@ def lungs(analysis: Analysis) -> None:
 def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool) -> list[Panel]:
     """The viewer's panels: original, network's input, and a map a method."""
     pixels = analysis.radiograph.pixels
-    order = ", ".join(CHANNEL_TITLES[name] for name in CHANNELS)
+    channels = analysis.card.channels
+    order = ", ".join(CHANNEL_TITLES[name] for name in channels)
     shown = [
         Panel("Radiograph", f"{pixels.shape[1]} by {pixels.shape[0]} pixels", pixels),
         Panel(
             "As the model sees it",
             f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px",
-            np.ascontiguousarray(analysis.stack[:, :, CHANNELS.index(channel)]),
-            badge=f"{CHANNELS.index(channel) + 1} of 3: {order}",
+            np.ascontiguousarray(analysis.stack[:, :, channels.index(channel)]),
+            badge=f"{channels.index(channel) + 1} of {len(channels)}: {order}",
         ),
     ]
     strongest = float(grad_cam(analysis.prediction, models.classifier.head).max())

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, available_models, load_models
-from cxnet.errors import RadiographError
+from cxnet.errors import CxnetError, DatasetError, RadiographError
 from cxnet.phantom import SAMPLES, Phantom
 from cxnet.radiograph import MAX_BYTES, Radiograph, TooLarge, read_radiograph
-from pages import _jobs
+from cxnet.weights import Card, card
+from pages import _jobs, _store
 
 UPLOADS_KEPT = 8
 ANALYSES_KEPT = 24
@@ -56,6 +57,38 @@ def _warm() -> None:
 def sample_phantom(name: str, size_px: int = SAMPLE_SIZE_PX) -> Phantom:
     """A built-in sample; synthetic, so it may be shared by all sessions."""
     return SAMPLES_BY_NAME[name].make(size_px)
+
+
+def hold_settings() -> None:
+    """Keep the sidebar's choices while a page without them is shown; Streamlit would forget them."""
+    for name in list(st.session_state):
+        if str(name).startswith("set-"):
+            st.session_state[name] = st.session_state[name]
+
+
+def setting(widget: Callable[..., Any], title: str, name: str, default: Any, *options: Any, **more: Any) -> Any:
+    """A widget of the sidebar whose value outlives a visit to another page.
+
+    `options` are the widget's choices or its limits; a value that is no longer among the choices is given up.
+    """
+    key = f"set-{name}"
+    choices = options[0] if options and isinstance(options[0], list) else None
+    kept = st.session_state.get(key)
+    if kept is None or (choices is not None and isinstance(kept, str) and kept not in choices):
+        st.session_state[key] = default
+    if choices is not None:
+        return widget(title, choices, key=key, **more)
+    limits = dict(zip(("min_value", "max_value"), options, strict=False))
+    return widget(title, key=key, **limits, **more)
+
+
+def networks() -> dict[str, Card]:
+    """Networks to choose from, by name: those that come first, and the one that is chosen already."""
+    found = {known.name: known for known in available_models()}
+    chosen = st.session_state.get("set-model")
+    if chosen is not None and chosen not in found:
+        found[chosen] = card(chosen)
+    return found
 
 
 def _bounded(name: str) -> OrderedDict[Hashable, Any]:
@@ -107,6 +140,9 @@ def case_title(case: str) -> str:
     kind, _, name = case.partition(":")
     if kind == "sample":
         return f"Sample: {SAMPLES_BY_NAME[name].title} (synthetic)"
+    if kind == "run":
+        opened = stored_case(case)
+        return f"{opened.run}, fold {opened.fold}: true class {opened.true}, case {opened.case[:8]}"
     radiograph = uploads()[case]
     height, width = radiograph.pixels.shape
     return f"Upload {list(uploads()).index(case) + 1}: {width} × {height} {radiograph.format}"
@@ -117,6 +153,8 @@ def radiograph_of(case: str) -> Radiograph:
     kind, _, name = case.partition(":")
     if kind == "upload":
         return uploads()[case]
+    if kind == "run":
+        return stored_case(case).radiograph
     pixels = sample_phantom(name).pixels
     checksum = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     return Radiograph(pixels, checksum, "synthetic", notes=(SAMPLES_BY_NAME[name].caption,))
@@ -124,7 +162,76 @@ def radiograph_of(case: str) -> Radiograph:
 
 def cases() -> list[str]:
     """All cases that can be chosen: uploads first, newest first."""
-    return [*reversed(uploads()), *(f"sample:{name}" for name in SAMPLES_BY_NAME)]
+    return [*reversed(uploads()), *reversed(_bounded("stored")), *(f"sample:{name}" for name in SAMPLES_BY_NAME)]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCase:
+    """A case of a stored run whose radiograph is at hand."""
+
+    run: str
+    fold: int
+    case: str
+    true: str
+    radiograph: Radiograph
+
+
+def stored_case(case: str) -> StoredCase:
+    """A case of a stored run that this session has opened."""
+    found: StoredCase = _bounded("stored")[case]
+    return found
+
+
+def open_from_url() -> None:
+    """Before the sidebar is drawn: take the network, the class and the case of a run from a changed URL.
+
+    What the URL cannot mean is ignored, but a link to a stored case that cannot be opened says why.
+    """
+    asked = tuple(st.query_params.get(key) for key in ("model", "target", "run", "case"))
+    if asked == st.session_state.get("url-asked"):
+        return
+    st.session_state["url-asked"] = asked
+    model, target, run, case = asked
+    st.session_state["link_error"] = None
+    if model is not None and _known(model):
+        st.session_state["set-model"] = model
+    if run is not None and case is not None:
+        try:
+            opened = _open_stored(run, case)
+        except CxnetError as error:
+            st.session_state["link_error"] = str(error)
+        else:
+            key = f"run:{run}:{case}"
+            _keep("stored", key, opened, UPLOADS_KEPT)
+            st.session_state["case"] = key
+            if _known(f"{run}/fold-{opened.fold}"):
+                st.session_state["set-model"] = f"{run}/fold-{opened.fold}"
+    if target is not None and target in networks()[st.session_state.get("set-model") or next(iter(networks()))].classes:
+        st.session_state["set-target"] = target
+
+
+def _known(model: str) -> bool:
+    try:
+        return card(model).recipe.task == "classification"
+    except CxnetError:
+        return False
+
+
+def _open_stored(name: str, case: str) -> StoredCase:
+    found = _store.listing()[0].get(name)
+    if found is None:
+        raise DatasetError("The link names a run that is not here; open it from the page Runs.")
+    rows = found.table[found.table["case"] == case]
+    if rows.empty:
+        raise DatasetError(f"The run {name} has no such case; open one from the page Runs.")
+    row = rows.iloc[0]
+    radiograph = _store.radiograph(row.get("file"), case)
+    if radiograph is None:
+        raise DatasetError(
+            f"The radiograph of this case of {name} is not at hand; start the server with CXNET_IMAGES set to the "
+            "folder of its data set's manifest."
+        )
+    return StoredCase(name, int(row["fold"]), case, str(row["true"]), radiograph)
 
 
 def analysis_of(radiograph: Radiograph, settings: Settings) -> Analysis:
@@ -194,8 +301,11 @@ def restore_case() -> None:
 
 
 def remember_case(case: str | None) -> None:
-    """After the picker was drawn: keep the choice, and put it into the URL if it is a sample."""
+    """After the picker was drawn: keep the choice, and put it into the URL unless it is an upload."""
     st.session_state["last_case"] = case
+    opened = stored_case(case) if case is not None and case.startswith("run:") else None
+    write_url(run=opened.run if opened else None, case=opened.case if opened else None)
+    st.session_state["url-asked"] = tuple(st.query_params.get(key) for key in ("model", "target", "run", "case"))
     st.session_state["url_case"] = case if case is not None and case.startswith("sample:") else None
     write_url(sample=case.partition(":")[2] if st.session_state["url_case"] else None)
 

@@ -20,25 +20,16 @@ from cxnet.errors import CxnetError
 from cxnet.radiograph import Radiograph, read_radiograph
 
 
-def run_folders() -> list[Path]:
-    """Folders that are searched for runs, the product's own first."""
-    return [runs.FOLDER, *_paths("CXNET_RUNS")]
-
-
 def image_folders() -> list[Path]:
     """Folders that are searched for radiographs."""
-    return _paths("CXNET_IMAGES")
-
-
-def _paths(variable: str) -> list[Path]:
-    return [Path(entry).expanduser() for entry in os.environ.get(variable, "").split(os.pathsep) if entry]
+    return [Path(entry).expanduser() for entry in os.environ.get("CXNET_IMAGES", "").split(os.pathsep) if entry]
 
 
 def listing() -> tuple[dict[str, runs.Run], list[str]]:
     """All runs by name (the first folder wins), and a sentence for each that cannot be opened."""
     found: dict[str, runs.Run] = {}
     problems: list[str] = []
-    for root in run_folders():
+    for root in runs.folders():
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             stored = folder / "run.json"
             if folder.name.startswith(".") or folder.name in found or not stored.is_file():

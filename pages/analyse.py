@@ -6,8 +6,8 @@ from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.analysis import Analysis, Settings, analyse_steps, available_models  # noqa: E402
-from cxnet.enhance import CHANNELS, Enhancement  # noqa: E402
+from cxnet.analysis import Analysis, Settings, analyse_steps  # noqa: E402
+from cxnet.enhance import Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
 from cxnet.explain.lime import LimeSettings  # noqa: E402
@@ -20,46 +20,40 @@ _panels.notice()
 def choose_settings() -> tuple[Settings, str, bool]:
     """Everything in the sidebar: settings of the analysis, the channel to show, whether scales are shared."""
     with st.sidebar:
-        cards = {card.name: card for card in available_models()}
+        cards = _session.networks()
         names = list(cards)
-        known = _session.choice_from_url("model", names) or names[0]
-        model = st.selectbox("Network", names, index=names.index(known), format_func=lambda name: cards[name].title)
-        targets = ["predicted", *cards[model].classes]
-        wanted = _session.choice_from_url("target", targets) or "predicted"
-        target = st.selectbox(
-            "Class to explain",
-            targets,
-            index=targets.index(wanted),
+        model = _session.setting(
+            st.selectbox, "Network", "model", names[0], names, format_func=lambda name: cards[name].title
+        )
+        known = cards[model]
+        targets = ["predicted", *known.classes]
+        target = _session.setting(
+            st.selectbox, "Class to explain", "target", "predicted", targets,
             format_func=lambda name: "the predicted class" if name == "predicted" else name,
-        )
-        maps = st.multiselect(
-            "Maps",
-            [m for m in METHODS if m != "lime"],
-            default=["grad-cam"],
-            format_func=METHODS.get,
-            help="Grad-CAM++ and Score-CAM start TensorFlow: the first one takes a while.",
-        )
-        shared = st.checkbox(
-            "Shared colour scale", help="Grad-CAM on one scale for all classes, not stretched to its maximum."
-        )
+        )  # fmt: skip
+        maps = _session.setting(
+            st.multiselect, "Maps", "maps", ["grad-cam"], [m for m in METHODS if m != "lime"],
+            format_func=METHODS.get, help="Grad-CAM++ and Score-CAM start TensorFlow: the first one takes a while.",
+        )  # fmt: skip
+        shared = _session.setting(
+            st.checkbox, "Shared colour scale", "shared", False,
+            help="Grad-CAM on one scale for all classes, not stretched to its maximum.",
+        )  # fmt: skip
         with st.expander("Preprocessing", expanded=True):
-            channel = st.radio(
-                "Channel shown", CHANNELS, format_func=_panels.CHANNEL_TITLES.get, horizontal=True, key="channel"
-            )
-            enhancement = Enhancement(
-                text_removal=st.checkbox("Remove text and markers (inpainting)"),
-                histogram_matching=st.checkbox("Match histogram to the training radiographs"),
-                equalization=st.checkbox("Equalise histogram"),
-                smoothing_sigma_px=st.slider("Gaussian smoothing, sigma in px", 0.0, 5.0, 0.0, 0.5),
-                clahe_clip_limit_opencv=st.slider("CLAHE clip limit (OpenCV's scale)", 0.5, 10.0, 2.0, 0.5),
-                beasf_gamma=st.slider("BEASF γ", 0.5, 5.0, 1.5, 0.25),
-            )
+            channels = list(dict.fromkeys(known.channels))
+            channel = _session.setting(
+                st.radio, "Channel shown", f"channel-{model}", channels[0], channels,
+                format_func=_panels.CHANNEL_TITLES.get, horizontal=True,
+            )  # fmt: skip
+            enhancement = choose_enhancement(model, known.enhancement)
         with st.expander("LIME"):
-            samples = st.select_slider("Samples at most", [100, 200, 300, 500, 1000, 2000], value=1000)
-            superpixels = st.slider("Superpixels", 20, 150, 60, 10)
-            design = st.radio("Design", ["balanced", "random"], horizontal=True)
-            early = st.checkbox("Stop when the top five have settled", value=True)
-            seed = int(st.number_input("Seed", 0, 2**31 - 1, 0))
+            samples = _session.setting(
+                st.select_slider, "Samples at most", "samples", 1000, [100, 200, 300, 500, 1000, 2000]
+            )
+            superpixels = _session.setting(st.slider, "Superpixels", "superpixels", 60, 20, 150, step=10)
+            design = _session.setting(st.radio, "Design", "design", "balanced", ["balanced", "random"], horizontal=True)
+            early = _session.setting(st.checkbox, "Stop when the top five have settled", "early", True)
+            seed = int(_session.setting(st.number_input, "Seed", "seed", 0, 0, 2**31 - 1))
         st.button("Forget everything", on_click=_session.forget, help="Drops all radiographs and results of this tab.")
     _session.write_url(model=model if model != names[0] else None, target=target if target != "predicted" else None)
     settings = Settings(
@@ -74,6 +68,26 @@ def choose_settings() -> tuple[Settings, str, bool]:
     return settings, channel, shared
 
 
+def choose_enhancement(model: str, own: Enhancement) -> Enhancement:
+    """Switches of the preprocessing; a network starts with those that it was trained with."""
+
+    def choose(widget, title: str, name: str, *options, **more):
+        return _session.setting(widget, title, f"{name}-{model}", getattr(own, name), *options, **more)
+
+    return Enhancement(
+        text_removal=choose(st.checkbox, "Remove text and markers (inpainting)", "text_removal"),
+        histogram_matching=choose(st.checkbox, "Match histogram to the training radiographs", "histogram_matching"),
+        equalization=choose(st.checkbox, "Equalise histogram", "equalization"),
+        smoothing_sigma_px=choose(
+            st.slider, "Gaussian smoothing, sigma in px", "smoothing_sigma_px", 0.0, 5.0, step=0.5
+        ),
+        clahe_clip_limit_opencv=choose(
+            st.slider, "CLAHE clip limit (OpenCV's scale)", "clahe_clip_limit_opencv", 0.5, 10.0, step=0.5
+        ),
+        beasf_gamma=choose(st.slider, "BEASF γ", "beasf_gamma", 0.5, 5.0, step=0.25),
+    )
+
+
 def choose_case() -> str | None:
     """Uploader and picker; None until something was chosen."""
     left, right = st.columns([3, 2], vertical_alignment="bottom")
@@ -84,8 +98,9 @@ def choose_case() -> str | None:
             key=_session.uploader_key(),
             on_change=_session.take_uploads,
         )
-    for sentence in st.session_state.get("upload_errors", []):
-        st.error(sentence, icon="🚫")
+    for sentence in [*st.session_state.get("upload_errors", []), st.session_state.get("link_error")]:
+        if sentence:
+            st.error(sentence, icon="🚫")
     _session.restore_case()
     with right:
         case = st.selectbox(
@@ -101,7 +116,7 @@ def choose_case() -> str | None:
 
 
 def empty_state() -> None:
-    """Samples to start with."""
+    """Samples to start with, and what the chosen network reached."""
     st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon="👆")
     columns = st.columns(4)
     for column, name in zip(columns, ("normal", "ground-glass", "consolidation", "normal-marker"), strict=True):
@@ -112,6 +127,7 @@ def empty_state() -> None:
                 sample.title, key=f"open-{name}", width="stretch",
                 on_click=lambda chosen=name: st.session_state.update(case=f"sample:{chosen}"),
             )  # fmt: skip
+    _panels.sensitivities(_session.networks()[settings.model])
 
 
 def show_job(job: _jobs.Job | None, start: str, submit) -> None:
@@ -164,6 +180,7 @@ def work() -> None:
     st.session_state["was-active"] = job is not None and job.active
 
 
+_session.open_from_url()
 settings, channel, shared = choose_settings()
 case = choose_case()
 if case is None:

@@ -26,6 +26,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from cxnet.architectures import ARCHITECTURES
 from cxnet.dataset import grouped_folds, read_manifest
 from cxnet.enhance import Enhancement, clahe, resize
 from tests.torch_densenet import DenseNet121
@@ -234,7 +235,7 @@ def convert(out: Path) -> None:
     weights.write_arrays(out / "covid-cxnet.npz", arrays)
     model = build_covid_cxnet(activation=None)
     weights.assign(model, weights.read_arrays(out / "covid-cxnet.npz"))
-    engine.export(model, {"features": "relu", "logits": "output"}, out / "covid-cxnet.xml")
+    engine.export(model, engine.outputs_of(ARCHITECTURES["covid-cxnet"]), out / "covid-cxnet.xml")
 
     state = torch.load(out / "unet.pt", weights_only=True)
     statistics = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -253,7 +254,7 @@ def convert(out: Path) -> None:
     weights.write_arrays(out / "unet.npz", arrays)
     model = build_unet()
     weights.assign(model, weights.read_arrays(out / "unet.npz"))
-    engine.export(model, {"logits": "output"}, out / "unet.xml")
+    engine.export(model, engine.outputs_of(ARCHITECTURES["unet"]), out / "unet.xml")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -26,13 +27,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxnet import __version__, runs
-from cxnet.architectures import ARCHITECTURES, SCALING
-from cxnet.audit import localisation_scores, upsample
-from cxnet.classifier import Head, Prediction, softmax
+from cxnet.architectures import ARCHITECTURES, REGIONS, SCALING, Region
 from cxnet.dataset import check_groups, dataset_checksum, grouped_folds, join_groups, near_duplicates, read_manifest
+from cxnet.engine import export, outputs_of
 from cxnet.errors import DatasetError, SettingsError
-from cxnet.explain.grad_cam import grad_cam
-from cxnet.training.preparation import REGIONS, Prepared, Region, cache_folder, prepare
+from cxnet.training.evaluation import evaluate, fold_table
+from cxnet.training.preparation import Prepared, cache_folder, prepare
+from cxnet.training.rates import learning_rate_range_test, start_as_linear, start_from
 from cxnet.training.recipes import RECIPES, Augmentation, Recipe, phases_of
 from cxnet.weights import assign, read_arrays, write_arrays
 
@@ -44,6 +45,7 @@ __all__ = [
     "Recipe",
     "Region",
     "TrainingSettings",
+    "evaluate",
     "fold_table",
     "learning_rate_range_test",
     "phases_of",
@@ -108,8 +110,17 @@ class TrainingSettings:
             raise SettingsError(f"Unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}.")
         if self.region is not None and self.region not in REGIONS:
             raise SettingsError(f"Unknown region {self.region!r}; choose from {', '.join(REGIONS)}.")
-        if self.folds < 2 or not set(self.only) <= set(range(self.folds)):
-            raise SettingsError(f"Folds must be at least 2 and those chosen from 0 to {self.folds - 1}.")
+        if self.folds < 2:
+            raise SettingsError(f"At least 2 folds are needed, one to train on and one to test; received {self.folds}.")
+        if not set(self.only) <= set(range(self.folds)) or len(set(self.only)) < len(self.only):
+            raise SettingsError(f"Choose each fold once, from 0 to {self.folds - 1}; received {list(self.only)}.")
+        for name, value in (("epoch", self.epochs), ("picture in a batch", self.batch_size)):
+            if value is not None and value < 1:
+                raise SettingsError(f"At least one {name} is needed; received {value}.")
+        if not 0 <= self.seed < 4_000_000:
+            raise SettingsError(f"A seed lies between 0 and 3,999,999; received {self.seed}.")
+        if len(set(self.classes)) < len(self.classes):
+            raise SettingsError(f"A class was given twice ({', '.join(self.classes)}); give each once.")
         if RECIPES[self.recipe].frozen_backbone and self.initial is None:
             raise SettingsError(
                 f"The recipe {self.recipe!r} freezes the backbone, which without pretrained weights would leave it "
@@ -139,14 +150,20 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         raise DatasetError(
             f"There is a run at {settings.out} already, and runs are never changed; choose another name."
         )
+    if not runs._NAME.fullmatch(settings.out.name):  # before the hours, not after
+        raise DatasetError(
+            f"A run cannot be called {settings.out.name!r}; use lower-case letters, digits, dots, dashes and underscores."
+        )
     table = read_manifest(settings.dataset, settings.classes or None)
     classes = settings.classes or tuple(sorted(set(table["label"])))
-    if len(classes) < 2:
-        raise DatasetError(f"The data set has only the class {classes[0]!r}; training needs two.")
-    folder = Path(settings.dataset).parent
+    _check_classes(table, classes)
+    folder = settings.dataset if settings.dataset.is_dir() else settings.dataset.parent
     cache = settings.cache or cache_folder()
     checksum = dataset_checksum(table, folder)
-    table, copies = _join_copies(table, folder, cache / f"copies-{checksum[:24]}.json", say)
+    partial.mkdir(parents=True, exist_ok=True)
+    _same_settings(partial, settings, recipe, region, checksum)
+    table, copies = _join_copies(table, folder, cache, say)
+    _check_groups_of_classes(table, settings.folds)
     fold = grouped_folds(list(table["label"]), list(table["group"]), settings.folds, settings.seed)
     check_groups(table, fold)
     enhancement = architecture.enhancement
@@ -157,12 +174,16 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         say(f"left out: {sentence}")
     usable = np.array([number not in prepared.problems for number in range(len(table))])
     true = np.array([classes.index(label) for label in table["label"]])
-    partial.mkdir(parents=True, exist_ok=True)
-    _same_settings(partial, settings, recipe, region)
-    if settings.mixed_precision:
-        keras.config.set_dtype_policy("mixed_bfloat16")
+    for number in range(settings.folds):
+        lacking = set(classes) - set(table["label"][usable & (fold == number)])
+        if lacking:
+            raise DatasetError(
+                f"Fold {number} has no readable case of {', '.join(sorted(lacking))}; mend the files that were left out "
+                "or use fewer folds."
+            )
     tables: dict[int, pd.DataFrame] = {}
     told: dict[int, dict[str, Any]] = {}
+    weights: dict[str, Path] = {}
     stopped = False
     for number in settings.only or range(settings.folds):
         place = partial / f"fold-{number}"
@@ -174,10 +195,14 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
             stopped = True
             if job.progress["epochs"] == 0:
                 break
-        if not (place / "table.parquet").exists() or stopped:
+            job.keep()
+        if not (place / "table.parquet").exists():
             job.evaluate(table)
         tables[number] = pd.read_parquet(place / "table.parquet")
-        told[number] = {**job.progress, "weights_sha256": runs.sha256(place / "weights.npz"), "stopped": stopped}
+        files = {f"fold-{number}{path.suffix}": path for path in sorted(place.glob("weights.*"))}
+        weights |= files
+        checksums = {name: runs.sha256(path) for name, path in files.items()}
+        told[number] = {**job.progress, "files": checksums, "stopped": stopped}
         if stopped:
             break
     if not tables:
@@ -186,7 +211,8 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         "title": f"{settings.architecture}, {settings.recipe}",
         "architecture": settings.architecture,
         "recipe": settings.recipe,
-        "settings": asdict(recipe) | {"seed": settings.seed, "folds": settings.folds, "initial": str(settings.initial)},
+        "settings": asdict(recipe) | {"seed": settings.seed, "folds": settings.folds,
+                                     "initial": settings.initial.name if settings.initial else None},
         "region": region,
         "channels": list(architecture.channels),
         "input_size_px": architecture.input_size_px,
@@ -203,7 +229,6 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         },
         "stopped": stopped,
     }  # fmt: skip
-    weights = {f"fold-{number}.npz": partial / f"fold-{number}" / "weights.npz" for number in tables}
     run = runs.write_run(settings.out, info, tables, told, files=weights, replace=settings.out.exists())
     if not stopped:
         shutil.rmtree(partial)
@@ -211,16 +236,38 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
     return run
 
 
-def _join_copies(table: pd.DataFrame, folder: Path, kept: Path, say: Say) -> tuple[pd.DataFrame, int]:
-    """Near-duplicates share a group, also where the manifest does not know of them; found once a data set."""
+def _check_classes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
+    lacking = [name for name in classes if name not in set(table["label"])]
+    if lacking:
+        raise DatasetError(f"The data set has no case of {', '.join(lacking)}; leave that class out or add cases.")
+    if len(classes) < 2:
+        raise DatasetError(f"Only the class {classes[0]!r} is left to train on; training needs two.")
+
+
+def _check_groups_of_classes(table: pd.DataFrame, folds: int) -> None:
+    """Groups are not divided, so a class needs one for each fold."""
+    for label, groups in table.groupby("label")["group"].nunique().items():
+        if groups < folds:
+            raise DatasetError(
+                f"The class {label!r} has {groups} group(s) that are independent, and {folds} folds need as many; use "
+                "fewer folds or add cases."
+            )
+
+
+def _join_copies(table: pd.DataFrame, folder: Path, cache: Path, say: Say) -> tuple[pd.DataFrame, int]:
+    """Near-duplicates share a group, also where the manifest does not know of them; found once a list of files."""
+    files = [folder / file for file in table["file"]]
+    key = hashlib.sha256("\n".join(runs.sha256(file) for file in files).encode("ascii")).hexdigest()
+    kept = cache / f"copies-{key[:24]}.json"
     if kept.exists():
         pairs = [(int(a), int(b)) for a, b in json.loads(kept.read_text("utf-8"))]
     else:
         say("looking for near-duplicates")
-        found = near_duplicates([folder / file for file in table["file"]], workers=os.cpu_count() or 1)
-        pairs = [(pair.first, pair.second) for pair in found.pairs]
+        pairs = [(pair.first, pair.second) for pair in near_duplicates(files, workers=os.cpu_count() or 1).pairs]
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(pairs), "utf-8")
+        written = kept.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(pairs), "utf-8")
+        os.replace(written, kept)
     joined = join_groups(table, pairs)
     groups = table["group"].astype(str).to_list()
     crossing = sum(groups[a] != groups[b] for a, b in pairs)
@@ -238,10 +285,11 @@ def _recipe(settings: TrainingSettings) -> Recipe:
     )
 
 
-def _same_settings(partial: Path, settings: TrainingSettings, recipe: Recipe, region: str) -> None:
-    """Checkpoints are only taken up by the training that wrote them."""
+def _same_settings(partial: Path, settings: TrainingSettings, recipe: Recipe, region: str, checksum: str) -> None:
+    """Checkpoints are only taken up by the training that wrote them, from the same pictures."""
+    ignored = dict.fromkeys(("dataset", "out", "only", "cache"))
     text = json.dumps(
-        {**asdict(settings), "only": None, "cache": None, "recipe_": asdict(recipe), "region_": region},
+        {**asdict(settings), **ignored, "recipe_": asdict(recipe), "region_": region, "dataset_": checksum},
         default=str, sort_keys=True,
     )  # fmt: skip
     place = partial / "settings.json"
@@ -267,22 +315,40 @@ class _Fold:
         self.architecture = ARCHITECTURES[settings.architecture]
         self.sources = np.array(table["source"] if "source" in table.columns else [""] * len(table))
         keras.utils.set_random_seed(settings.seed * 1000 + number)
-        self.network = self.architecture.build(
-            input_size_px=self.architecture.input_size_px, outputs=len(classes), activation=None
-        )
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16" if settings.mixed_precision else "float32")
+        try:
+            self._build(recipe, settings)
+        finally:
+            keras.config.set_dtype_policy(policy)
+        self.model: Any = None  # the network that is trained now, behind its scaling
+        self.kind = ""
+        self.progress: dict[str, Any] = {"epochs": 0, "seconds": 0.0, "images": 0, "curve": []}
+
+    def _own(self) -> Any:
+        size = self.architecture.input_size_px
+        return self.architecture.build(input_size_px=size, outputs=len(self.classes), activation=None)
+
+    def _build(self, recipe: Recipe, settings: TrainingSettings) -> None:
+        import keras
+
+        self.network = self._own()
         features = self.network.get_layer(self.architecture.feature_layer).output
         self.map_shape = tuple(int(n) for n in features.shape[1:3])
         if settings.initial is not None:
-            _start_from(self.network, settings.initial)
+            start_from(self.network, settings.initial)
         if recipe.frozen_backbone:
             self._freeze()
         narrow = recipe.linear_share > 0 and len(self.architecture.dense) == 2 and self.architecture.pooling == "mean"
         self.linear: Any = None
         if narrow:
             pooled = self.network.get_layer(self.architecture.dense[0]).input
-            output = keras.layers.Dense(len(classes), name="linear")(pooled)
+            output = keras.layers.Dense(len(self.classes), name="linear")(pooled)
             self.linear = keras.Model(self.network.input, output)
-        self.progress: dict[str, Any] = {"epochs": 0, "seconds": 0.0, "images": 0, "curve": []}
+            self._end_linear()  # refuses a layer that is too narrow now, not after most epochs
+
+    def _end_linear(self) -> None:
+        start_as_linear(self.network, self.linear.get_layer("linear"), self.architecture.dense)
 
     def _freeze(self) -> None:
         layers = self.network.layers
@@ -305,42 +371,81 @@ class _Fold:
 
     def fit(self) -> None:
         """Train to the end, from the last checkpoint if there is one."""
-        import keras
-
         self.place.mkdir(exist_ok=True)
-        state = self.place / "progress.json"
-        if state.exists():
-            self.progress = json.loads(state.read_text("utf-8"))
-            self.say(f"fold {self.number}: going on after epoch {self.progress['epochs']}")
         stages = self._stages()
-        total, before = sum(epochs for _, _, epochs in stages), 0
-        model: Any = None
-        kind_now = ""
-        for kind, cases, epochs in stages:
-            if self.progress["epochs"] < before + epochs and kind != kind_now:
-                if kind == "own" and self.linear is not None and self.progress["epochs"] == before:
-                    start_as_linear(self.network, self.linear.get_layer("linear"), self.architecture.dense)
-                model, kind_now = self._trainer(kind, cases, epochs, stages), kind
-                if (self.place / "state.keras").exists() and self.progress["epochs"] > before:
-                    saved = keras.models.load_model(self.place / "state.keras")
-                    model.set_weights(saved.get_weights())
-                    model.optimizer.build(model.trainable_variables)
-                    for ours, theirs in zip(model.optimizer.variables, saved.optimizer.variables, strict=True):
-                        ours.assign(theirs)
+        total = sum(epochs for _, _, epochs in stages)
+        done = self._checkpoint()
+        if done == total and (self.place / "table.parquet").exists():
+            self.say(f"fold {self.number}: done already")
+            return
+        if done:
+            self.say(f"fold {self.number}: going on after epoch {done}")
+            self._load(stages)
+        for path in (self.place / "table.parquet", *self.place.glob("weights.*")):  # of a call that was stopped
+            path.unlink(missing_ok=True)
+        before = 0
+        for stage in stages:
+            kind, cases, epochs = stage
             for epoch in range(max(before, self.progress["epochs"]), before + epochs):
-                self._epoch(model, cases, epoch, total)
+                if kind != self.kind:
+                    if self.kind == "linear":
+                        self._end_linear()
+                    self._trainer(stage, stages)
+                self._epoch(self.model, cases, epoch, total)
             before += epochs
-        if not (self.place / "weights.npz").exists():
-            write_arrays(self.place / "weights.npz", {v.path: np.asarray(v) for v in self._variables()})
+        self._write_weights()
+
+    def keep(self) -> None:
+        """Write the weights of the last whole epoch of a training that was stopped."""
+        self._checkpoint()
+        self._load(self._stages())
+        (self.place / "table.parquet").unlink(missing_ok=True)
+        self._write_weights()
+
+    def _write_weights(self) -> None:
+        if self.kind == "linear":
+            self._end_linear()
+        write_arrays(self.place / "new-weights.npz", {v.path: np.asarray(v) for v in self._variables()})
+        os.replace(self.place / "new-weights.npz", self.place / "weights.npz")
+
+    def _state(self) -> list[Any]:
+        """Everything that the next epoch depends on: weights, dropout's random states, the optimizer's moments."""
+        model = self.model
+        model.optimizer.build(model.trainable_variables)
+        seeds = [v for v in model.variables if "seed_generator" in v.path]
+        return [*model.weights, *seeds, *model.optimizer.variables]
+
+    def _save(self) -> None:
+        arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(self._state())}
+        written = self.place / "state.new.npz"
+        np.savez(written, progress=np.array(json.dumps(self.progress)), **arrays)  # type: ignore[arg-type]
+        os.replace(written, self.place / "state.npz")  # one file, so that state and progress never disagree
+
+    def _checkpoint(self) -> int:
+        """Read how far the last checkpoint came, in epochs."""
+        if (self.place / "state.npz").exists():
+            with np.load(self.place / "state.npz", allow_pickle=False) as stored:
+                self.progress = json.loads(str(stored["progress"]))
+        return int(self.progress["epochs"])
+
+    def _load(self, stages: list[tuple[str, NDArray[np.int64], int]]) -> None:
+        """Take up the network that the last checkpoint is of."""
+        ends = np.cumsum([epochs for _, _, epochs in stages])
+        stage = stages[int(np.searchsorted(ends, self.progress["epochs"]))]
+        if stage[0] != self.kind:
+            self._trainer(stage, stages)
+        with np.load(self.place / "state.npz", allow_pickle=False) as stored:
+            for number, variable in enumerate(self._state()):
+                variable.assign(stored[f"v{number}"])
 
     def _variables(self) -> list[Any]:
         return [v for v in self.network.weights if "seed_generator" not in v.path]
 
-    def _trainer(self, kind: str, cases: NDArray[np.int64], epochs: int, stages: list[Any]) -> Any:
+    def _trainer(self, stage: tuple[str, NDArray[np.int64], int], stages: list[Any]) -> None:
         """The network behind its scaling, compiled. Pictures come as uint8: scaling runs where the network does."""
         import keras
 
-        recipe = self.recipe
+        recipe, (kind, cases, _) = self.recipe, stage
         inner = self.linear if kind == "linear" else self.network
         mean, deviation = (np.array(values, np.float32) for values in SCALING[self.architecture.scaling])
         raw = keras.Input(self.prepared.stacks.shape[1:], dtype="uint8", name="raw")
@@ -349,7 +454,7 @@ class _Fold:
         peak = recipe.learning_rate
         if peak is None:
             peak = self._range_test(model, cases)
-        steps = -(-len(cases) // recipe.batch_size) * epochs
+        steps = sum(-(-len(part) // recipe.batch_size) * epochs for name, part, epochs in stages if name == kind)
         if recipe.schedule == "cosine":
             first = kind == "linear" or self.linear is None
             # the second stage refines: it starts at a tenth of the peak
@@ -367,7 +472,7 @@ class _Fold:
         # TensorFlow's XLA is slower than its own kernels on a CPU; JAX always compiles
         compiled = False if keras.backend.backend() == "tensorflow" else "auto"
         model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=compiled)
-        return model
+        self.model, self.kind = model, kind
 
     def _range_test(self, model: Any, cases: NDArray[np.int64]) -> float:
         if "range_test" not in self.progress:
@@ -423,17 +528,18 @@ class _Fold:
         self.progress |= {
             "epochs": epoch + 1,
             "images": done_before + len(cases),
-            "seconds": round(seconds_before + seconds, 1),
+            "seconds": round(seconds_before + seconds, 3),
         }
         names = {"loss": "loss", "accuracy": "accuracy", "val_loss": "test_loss", "val_accuracy": "test_accuracy"}
         curve = {names[name]: round(float(values[-1]), 5) for name, values in found.items() if name in names}
+        if not np.isfinite(list(curve.values())).all():
+            raise SettingsError(
+                f"The loss of fold {self.number} is no number after epoch {epoch + 1}, so the training has diverged; "
+                "choose another recipe or look for broken pictures."
+            )
         self.progress["curve"].append({"epoch": epoch + 1, **curve})
-        model.save(self.place / "state.new.keras")
-        os.replace(self.place / "state.new.keras", self.place / "state.keras")
-        written = self.place / "progress.new.json"
-        written.write_text(json.dumps(self.progress), "utf-8")
-        os.replace(written, self.place / "progress.json")
-        rate = self.progress["images"] / self.progress["seconds"]
+        self._save()
+        rate = self.progress["images"] / max(self.progress["seconds"], 1e-3)
         left = (total - epoch - 1) * seconds / 60
         say(
             f"fold {number}, epoch {epoch + 1} of {total}: "
@@ -446,65 +552,20 @@ class _Fold:
 
     def evaluate(self, table: pd.DataFrame) -> None:
         """Predict the test cases with the half-precision weights that are kept, and write their table."""
-        path = self.place / "weights.npz"
-        if not path.exists():
-            write_arrays(path, {v.path: np.asarray(v) for v in self._variables()})
-        arrays = read_arrays(path)
+        import keras
+
+        arrays = read_arrays(self.place / "weights.npz")
+        if self.settings.mixed_precision:
+            self.network = self._own()
         assign(self.network, arrays)
+        if keras.backend.backend() == "tensorflow":  # the form that starts fast
+            export(self.network, outputs_of(self.architecture), self.place / "weights.xml")
         found = fold_table(self.network, self.settings.architecture, arrays, self.prepared, table, self.classes,
                            self.test, self.settings.seed)  # fmt: skip
         found.to_parquet(self.place / "table.new.parquet", index=False)
         os.replace(self.place / "table.new.parquet", self.place / "table.parquet")
         accuracy = float((found["true"] == found["predicted"]).mean())
         self.say(f"fold {self.number}: accuracy {accuracy:.3f} on {len(found)} test cases")
-
-
-def fold_table(
-    network: Any, architecture: str, arrays: Mapping[str, NDArray[Any]], prepared: Prepared, table: pd.DataFrame,
-    classes: tuple[str, ...], cases: NDArray[np.int64], seed: int = 0, batch_size: int = 32,
-) -> pd.DataFrame:  # fmt: skip
-    """Predictions, Grad-CAM of the predicted class and first audit figures, one row a case (see :mod:`cxnet.runs`)."""
-    import keras
-
-    row = ARCHITECTURES[architecture]
-    outputs = [network.get_layer(row.feature_layer).output, network.output]
-    if row.extra_layer:
-        outputs.append(network.get_layer(row.extra_layer).output)
-    both = keras.Model(network.input, outputs)
-    head = Head.of(row, arrays)
-    mean, deviation = (np.array(values, np.float32) for values in SCALING[row.scaling])
-    size = prepared.stacks.shape[1]
-    records = []
-    for first in range(0, len(cases), batch_size):
-        part = cases[first : first + batch_size]
-        results = both.predict_on_batch((prepared.stacks[part].astype(np.float32) - mean) / deviation)
-        features, logits, *extra = (np.asarray(result, np.float32) for result in results)
-        for at, case in enumerate(part):
-            prediction = Prediction(classes, logits[at], features[at], extra[0][at] if extra else None)
-            heatmap = grad_cam(prediction, head)[int(np.argmax(logits[at]))]
-            lungs = prepared.lungs[case]
-            scores = {
-                score.name: score.value
-                for score in localisation_scores(
-                    upsample(heatmap, (size, size)), lungs, cell_px=size / heatmap.shape[0], seed=seed
-                )
-            }
-            source = table.iloc[case]
-            record = {"case": prepared.sha256[case]}
-            record |= {name: source[name] for name in ("file", "group", "source", "view") if name in table.columns}
-            record |= {"true": source["label"], "predicted": prediction.predicted}
-            record |= {f"probability {c}": p for c, p in zip(classes, softmax(logits[at]), strict=True)}
-            record |= {f"logit {c}": float(v) for c, v in zip(classes, logits[at], strict=True)}
-            record |= {
-                "map": runs.pack_map(heatmap),
-                "lungs": runs.pack_lungs(prepared.outlines[case]),
-                "region": prepared.boxes[case].tolist(),
-                "in_lung": scores["in-lung energy"],
-                "lift": scores["lift"],
-                "z": scores["z against shifted copies"],
-            }
-            records.append(record)
-    return pd.DataFrame(records)
 
 
 def _batches(
@@ -531,88 +592,3 @@ def _batches(
 
     workers = min(8, max(1, (os.cpu_count() or 2) - 1))
     return Batches(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers)
-
-
-def start_as_linear(network: Any, linear: Any, dense: tuple[str, ...]) -> None:
-    """Set a narrow ReLU layer and the output behind it so that together they equal a trained linear output.
-
-    With ``z = x W + b``: the first units are ``relu(z)``, the next ``relu(-z)``, and ``relu(z) - relu(-z) = z``.
-    Units that are left keep their random start and an output weight of 0.
-
-    Parameters
-    ----------
-    network : keras.Model
-        Has the layers `dense`: the narrow one and the output.
-    linear : keras.layers.Dense
-        Trained; as many units as there are outputs.
-
-    Raises
-    ------
-    SettingsError
-        If the layer has fewer than two units an output.
-    """
-    narrow, output = (network.get_layer(name) for name in dense)
-    kernel, bias = (np.asarray(w) for w in linear.get_weights())
-    count, units = kernel.shape[1], narrow.kernel.shape[1]
-    if units < 2 * count:
-        raise SettingsError(f"A layer of {units} units cannot start as {count} linear outputs; it needs {2 * count}.")
-    first, offset = (np.asarray(w).copy() for w in narrow.get_weights())
-    second, last = (np.zeros_like(np.asarray(w)) for w in output.get_weights())
-    first[:, : 2 * count] = np.concatenate([kernel, -kernel], axis=1)
-    offset[: 2 * count] = np.concatenate([bias, -bias])
-    second[: 2 * count] = np.concatenate([np.eye(count), -np.eye(count)])
-    narrow.set_weights([first, offset])
-    output.set_weights([second, last])
-
-
-def learning_rate_range_test(
-    model: Any, batch: Callable[[int], tuple[Any, Any]], low: float = 1e-6, high: float = 1e-1, steps: int = 60
-) -> dict[str, Any]:
-    """Learning-rate range test (Smith 2017 [1]_ §3.3): raise the rate exponentially, see where the loss falls fastest.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Logits; its weights are changed, so keep a copy.
-    batch : callable
-        Step → (pictures, one-hot labels).
-
-    Returns
-    -------
-    dict
-        "rates" and "losses" (smoothed) of the steps until the loss passed four times its minimum, and "rate": where
-        the smoothed loss has its steepest descent, as Haghanifar et al. §5.1 read it off their Fig. 10.
-    """
-    import keras
-
-    model.compile(keras.optimizers.Adam(low), keras.losses.CategoricalCrossentropy(from_logits=True), metrics=[])
-    rates, losses, smoothed = [], [], 0.0
-    for step in range(steps):
-        rate = low * (high / low) ** (step / (steps - 1))
-        model.optimizer.learning_rate = rate
-        loss = float(np.asarray(model.train_on_batch(*batch(step))).ravel()[0])
-        smoothed = 0.9 * smoothed + 0.1 * loss
-        losses.append(smoothed / (1 - 0.9 ** (step + 1)))
-        rates.append(rate)
-        if not np.isfinite(loss) or losses[-1] > 4 * min(losses):
-            break
-    finite = [value for value in losses if np.isfinite(value)]
-    fall = np.gradient(finite, np.log(rates[: len(finite)]))
-    rate = rates[int(np.argmin(fall))] if len(finite) > 2 else low
-    return {
-        "rate": float(rate),
-        "rates": [float(f"{r:.4g}") for r in rates[: len(finite)]],
-        "losses": [round(value, 5) for value in finite],
-    }
-
-
-def _start_from(network: Any, path: Path) -> None:
-    """Weights to start from: ours, or a CheXNet checkpoint for DenseNet-121."""
-    from cxnet.chexnet import load_checkpoint
-
-    if path.suffix == ".npz":
-        arrays = read_arrays(path)
-        head = {v.path: np.asarray(v) for v in network.weights if v.path not in arrays}
-        assign(network, {**head, **arrays})
-    else:
-        load_checkpoint(path, network)

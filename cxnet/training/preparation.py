@@ -9,23 +9,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxnet.architectures import Architecture
-from cxnet.enhance import Enhancement, Grey
+from cxnet.architectures import Architecture, Region
+from cxnet.enhance import Enhancement
 from cxnet.errors import DatasetError, RadiographError
-from cxnet.lungs import Crop, LungMask, LungSegmenter, crop_to_lungs, keep_lungs
+from cxnet.lungs import LungMask, LungSegmenter, look_at
 from cxnet.radiograph import read_radiograph
 from cxnet.runs import LUNG_GRID
-
-#: "background" keeps everything but the lungs: what a network scores on it, it scores without seeing any lung.
-Region = Literal["full", "lung-crop", "lung-mask", "background"]
-REGIONS: tuple[Region, ...] = ("full", "lung-crop", "lung-mask", "background")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,24 +56,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxnet"
 
 
-def look_at(pixels: Grey, lungs: LungMask, region: Region) -> tuple[Grey, Crop]:
-    """What of a radiograph a network is shown, before enhancement (Haghanifar et al. Fig. 9), and where that lies.
-
-    A radiograph without lungs that can be found is shown whole (for "background" too: nothing is blackened).
-    """
-    height, width = pixels.shape
-    whole = Crop(0, height, 0, width)
-    if region == "full" or not lungs.mask.any():
-        return pixels, whole
-    if region == "lung-mask":
-        return keep_lungs(pixels, lungs.mask), whole
-    if region == "background":
-        kept = keep_lungs(np.full_like(pixels, 255), lungs.mask)
-        return np.where(kept > 0, np.uint8(0), pixels), whole
-    crop = crop_to_lungs(lungs.mask)
-    return np.ascontiguousarray(pixels[crop.top : crop.bottom, crop.left : crop.right]), crop
-
-
 def prepare(
     table: pd.DataFrame,
     folder: Path,
@@ -101,11 +79,16 @@ def prepare(
     Raises
     ------
     DatasetError
-        If no case can be read.
+        If there is no such column of masks or no case can be read.
     """
-    segmenter = None if mask_column else LungSegmenter()
+    if mask_column is not None and mask_column not in table.columns:
+        raise DatasetError(
+            f"The manifest has no column {mask_column!r} with lung masks; name one of {', '.join(table.columns)}."
+        )
+    masks = _masks(table, mask_column)
+    segmenter = LungSegmenter() if "" in masks else None
     size = architecture.input_size_px
-    checksums = [hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in table["file"]]
+    checksums = [_checksum(folder / file) for file in table["file"]]
     key = {
         "version": 1,
         "files": checksums,
@@ -113,7 +96,9 @@ def prepare(
         "channels": architecture.channels,
         "region": region,
         "enhancement": asdict(enhancement),
-        "lungs": list(table[mask_column]) if mask_column else segmenter.card.sha256,  # type: ignore[union-attr]
+        "lungs": [segmenter and segmenter.card.sha256, [mask and _checksum(folder / mask) for mask in masks]]
+        if mask_column
+        else segmenter and segmenter.card.sha256,
     }
     place = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     if (place / "problems.json").is_file():
@@ -134,14 +119,16 @@ def prepare(
         except RadiographError as error:
             problems[number] = f"{row['file']}: {error}"
             return
-        if segmenter is None:
-            mask = cv2.imread(str(folder / str(row[str(mask_column)])), cv2.IMREAD_GRAYSCALE)
+        if masks[number]:
+            path = folder / masks[number]
+            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
             if mask is None:
-                problems[number] = f"{row['file']}: its mask cannot be read."
+                problems[number] = f"{row['file']}: its mask {masks[number]} cannot be read."
                 return
             resized = cv2.resize(mask, pixels.shape[::-1], interpolation=cv2.INTER_LINEAR)
             found = LungMask(resized > 127, source=str(mask_column))
         else:
+            assert segmenter is not None
             found = segmenter(pixels)
         shown, crop = look_at(pixels, found, region)
         stacks[number] = enhancement.stack(enhancement.grey(shown, size), architecture.channels)
@@ -161,6 +148,17 @@ def prepare(
     np.savez_compressed(place / "lungs.npz", lungs=np.packbits(lungs), outlines=outlines, boxes=boxes)
     (place / "problems.json").write_text(json.dumps(problems), "utf-8")
     return _open(place, tuple(checksums))
+
+
+def _masks(table: pd.DataFrame, column: str | None) -> list[str]:
+    """Path of each case's mask, empty where there is none."""
+    if column is None:
+        return [""] * len(table)
+    return ["" if pd.isna(value) else str(value).strip() for value in table[column]]
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def _open(place: Path, checksums: tuple[str, ...]) -> Prepared:

@@ -1,0 +1,299 @@
+"""The page of stored runs without a browser: what it shows of whole, damaged and overlapping runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from cxnet import runs
+from pages import _run_data, _run_exports, _run_panels
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ("COVID-19", "normal", "pneumonia")
+
+
+def fold_table(fold: int, seed: int, cases: int = 60) -> pd.DataFrame:
+    """Cases that depend on the fold, probabilities that depend on the seed too."""
+    cohort, network = np.random.default_rng(fold), np.random.default_rng([seed, fold])
+    true = np.arange(cases) % 3
+    logits = network.normal(0, 1, (cases, 3))
+    logits[np.arange(cases), true] += 1.5
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y, x = np.mgrid[:10, :10] / 9
+    lungs = np.zeros((64, 64), np.bool_)
+    lungs[12:52, 8:28] = lungs[12:52, 36:56] = True
+    table = pd.DataFrame(
+        {
+            "case": [hashlib.sha256(f"{fold}/{number}".encode()).hexdigest() for number in range(cases)],
+            "file": [f"{fold}/{number}.png" for number in range(cases)],
+            "group": [f"{fold}-{number // 2}" for number in range(cases)],
+            "source": np.where(true == 0, "set of one class", np.where(true == 1, "hospital a", "hospital b")),
+            "view": np.where(cohort.random(cases) < 0.5, "PA", "AP"),
+            "true": np.array(CLASSES)[true],
+            "predicted": np.array(CLASSES)[probabilities.argmax(axis=1)],
+        }
+    )
+    table.loc[::7, "source"] = "hospital c"
+    for number, name in enumerate(CLASSES):
+        table[f"probability {name}"], table[f"logit {name}"] = probabilities[:, number], logits[:, number]
+    peaks = cohort.random((cases, 2))
+    table["map"] = [runs.pack_map(np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.05)) for a, b in peaks]
+    table["lungs"] = [runs.pack_lungs(lungs)] * cases
+    for side, value in (("top", 0.0), ("bottom", 1.0), ("left", 0.0), ("right", 1.0)):
+        table[f"region {side}"] = value
+    table["in_lung"], table["lift"], table["z"] = peaks[:, 0], 2 * peaks[:, 0], network.normal(0, 1.5, cases)
+    return table
+
+
+def make_run(root: Path, name: str, seed: int = 0, folds: int = 5, crossing: bool = False) -> runs.Run:
+    tables = {fold: fold_table(fold, seed) for fold in range(folds)}
+    for table in tables.values():
+        if crossing:
+            table.loc[0, "group"] = "the same patient"
+    curve = [{"epoch": n, "loss": 1 / n, "accuracy": 0.5, "test_loss": 1.1 / n, "test_accuracy": 0.4} for n in (1, 2)]
+    info = {"title": f"network {name}", "classes": list(CLASSES), "map_shape": [10, 10]}
+    return runs.write_run(root / name, info, tables, {fold: {"curve": curve} for fold in tables})
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stored")
+    make_run(root, "alpha")
+    make_run(root, "beta", seed=1)
+    make_run(root, "crossing", crossing=True)
+    (root / "damaged").mkdir()
+    (root / "damaged" / "run.json").write_text("{", "utf-8")
+    torn = make_run(root, "torn", folds=1)
+    torn.path(0).write_bytes(b"no table")
+    return root
+
+
+@pytest.fixture
+def listed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CXNET_RUNS", str(stored))
+    monkeypatch.setattr(runs, "FOLDER", stored / "there are no others")
+    return stored
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.switch_page("pages/runs.py").run()
+    assert not at.exception
+    return at
+
+
+def text_of(at: AppTest) -> str:
+    return "\n".join(str(m.value) for m in (*at.markdown, *at.caption, *at.info, *at.warning))
+
+
+def metrics_of(at: AppTest) -> pd.DataFrame:
+    (found,) = [d.value for d in at.dataframe if "Figure" in d.value.columns and "Value" in d.value.columns]
+    return found
+
+
+def matrix_of(folder: Path, name: str, fold: int | None, threshold: tuple[str, float] | None = None):  # type: ignore[no-untyped-def]
+    selection = _run_data.select(runs.open_run(folder / name), fold)
+    called = _run_data.decide(selection, threshold)
+    return _run_panels.Matrix(selection, called, threshold, _run_data.folds_check(selection))
+
+
+def test_opens_with_the_first_run_and_its_figures(listed: Path) -> None:
+    at = opened()
+    assert at.title[0].value == "Runs"
+    assert at.selectbox(key="runs-run").value == "alpha"
+    table = runs.open_run(listed / "alpha").table
+    right = int((table["true"] == table["predicted"]).sum())
+    accuracy = metrics_of(at).iloc[0]
+    assert (accuracy["Figure"], accuracy["Cases"]) == ("accuracy", f"{right} / 300")
+    assert "macro ROC AUC" in set(metrics_of(at)["Figure"])
+    assert not at.query_params  # nothing was chosen, so Back is not trapped
+
+
+def test_a_cell_of_the_url_is_shown_with_its_cases(listed: Path) -> None:
+    at = opened(run="beta", fold="1", true="normal", predicted="pneumonia")
+    table = runs.open_run(listed / "beta").results(1)
+    cases = int(((table["true"] == "normal") & (table["predicted"] == "pneumonia")).sum())
+    assert cases > 0
+    assert at.subheader[0].value == f"True normal, predicted pneumonia: {cases} cases"
+
+
+def test_choosing_a_fold_goes_into_the_url(listed: Path) -> None:
+    at = opened(run="alpha")
+    at.selectbox(key="runs-fold").set_value("3").run()
+    assert not at.exception
+    assert at.query_params["fold"] == ["3"]
+    assert "fold 3** · 60 cases" in text_of(at)
+
+
+def test_hostile_url_is_ignored(listed: Path) -> None:
+    at = opened(
+        run="<script>", fold="99", true="../x", predicted="normal", compare="'", threshold="nan", at="normal",
+        panel="\x00", page="-1",
+    )  # fmt: skip
+    assert at.selectbox(key="runs-run").value == "alpha"
+    assert at.selectbox(key="runs-fold").value == "all"
+    assert not at.subheader
+    assert "decisions as stored" in text_of(at)
+
+
+def test_damaged_runs_say_so_and_the_others_list(listed: Path) -> None:
+    at = opened()
+    assert len(at.error) == 1
+    assert "run.json" in at.error[0].value
+    assert len(at.selectbox(key="runs-run").options) == 4
+    at = opened(run="torn")
+    assert [("torn" in e.value, "damaged" in e.value) for e in at.error] == [(False, True), (True, True)]
+
+
+def test_overlapping_groups_withhold_intervals(listed: Path) -> None:
+    at = opened(run="crossing", panel="Compare", compare="beta")
+    assert any("several folds" in w.value and "Intervals are withheld" in w.value for w in at.warning)
+    assert set(metrics_of(at)["95 % interval"]) == {""}
+    assert any("Tests are withheld" in w.value for w in at.warning)
+    alone = opened(run="crossing", fold="0")
+    assert metrics_of(alone).iloc[0]["95 % interval"] != ""
+
+
+def test_no_run_tells_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "FOLDER", tmp_path)
+    monkeypatch.delenv("CXNET_RUNS", raising=False)
+    at = opened()
+    assert "no stored run" in at.info[0].value
+    assert "python -m cxnet train" in at.code[0].value and "runs import" in at.code[0].value
+
+
+@pytest.mark.parametrize("panel", ["ROC", "Precision–recall", "Calibration", "Training"])
+@pytest.mark.parametrize("fold", ["", "2"])
+def test_panels_draw(listed: Path, panel: str, fold: str) -> None:
+    at = opened(run="alpha", panel=panel, fold=fold)
+    assert len(at.get("plotly_chart")) == (2 if panel == "Training" else 1)
+
+
+def test_one_class_sources_are_called_out(listed: Path) -> None:
+    at = opened(run="alpha", panel="Sources and views")
+    assert any("“set of one class”" in w.value and "hospital c" not in w.value for w in at.warning)
+    by_source = next(d.value for d in at.dataframe if "Source" in d.value.columns)
+    assert by_source["n"].sum() == 300
+
+
+def test_moved_operating_point_is_labelled_and_taken_back(listed: Path) -> None:
+    at = opened(run="alpha", at="COVID-19", threshold="0.05", panel="ROC")
+    assert "Operating point moved" in at.info[0].value
+    table = runs.open_run(listed / "alpha").table
+    called = int((table["probability COVID-19"] >= 0.05).sum())
+    frame = metrics_of(at)
+    precision = frame[(frame["Class"] == "COVID-19") & (frame["Figure"] == "precision")].iloc[0]
+    assert precision["Cases"].endswith(f"/ {called}")
+    at.button(key="runs-reset").click().run()
+    assert "threshold" not in at.query_params and "at" not in at.query_params
+    assert "decisions as stored" in text_of(at)
+    at.slider(key="runs-threshold").set_value(0.9).run()
+    assert (at.query_params["at"], at.query_params["threshold"]) == (["COVID-19"], ["0.90"])
+
+
+def test_decisions_at_a_threshold_by_hand(listed: Path) -> None:
+    selection = _run_data.select(runs.open_run(listed / "alpha"), 0)
+    p = selection.probabilities
+    assert p is not None
+    assert (_run_data.decide(selection, None) == p.argmax(axis=1)).all()
+    assert (_run_data.decide(selection, ("normal", 0.0)) == 1).all()
+    never = _run_data.decide(selection, ("normal", 1.0))
+    assert (never == np.where(p[:, 0] > p[:, 2], 0, 2)).all()
+
+
+def test_comparison_pairs_cases_by_hand(listed: Path) -> None:
+    first, second = (_run_data.select(runs.open_run(listed / name), None) for name in ("alpha", "beta"))
+    paired = _run_data.compare(first, second)
+    assert isinstance(paired, _run_data.Paired)
+    a, b = first.table.set_index("case"), second.table.set_index("case").loc[first.table["case"]]
+    right_a, right_b = (a["true"] == a["predicted"]).to_numpy(), (b["true"] == b["predicted"]).to_numpy()
+    name, mcnemar, adjusted = paired.tests[0]
+    assert (name, mcnemar.statistic) == ("accuracy", min((right_a & ~right_b).sum(), (right_b & ~right_a).sum()))
+    assert adjusted is not None and mcnemar.p_value is not None and adjusted >= mcnemar.p_value
+    assert {test.name for _, test, _ in paired.tests} == {"exact McNemar test", "corrected resampled t test"}
+    only_b = _run_panels.disagreements(paired, CLASSES, "only B is right")
+    assert set(only_b["case"]) == set(a.index[~right_a & right_b])
+    unequal = (a["predicted"].to_numpy() != b["predicted"].to_numpy()).sum()
+    assert len(_run_panels.disagreements(paired, CLASSES)) == unequal > len(only_b)
+    in_fold = _run_data.compare(_run_data.select(first.run, 1), second)
+    assert isinstance(in_fold, _run_data.Paired)
+    assert [test.name for _, test, _ in in_fold.tests] == ["exact McNemar test"] + 3 * ["DeLong's test"]
+
+
+def test_runs_without_common_cases_or_classes_are_not_compared(listed: Path, tmp_path: Path) -> None:
+    first = _run_data.select(runs.open_run(listed / "alpha"), None)
+    table = fold_table(0, 0)[["case", "true", "predicted"]]
+    strangers = runs.write_run(tmp_path / "strangers", {"classes": CLASSES}, {0: table.assign(case=table.index.astype(str))})
+    said = _run_data.compare(first, _run_data.select(strangers, None))
+    assert isinstance(said, str) and "share no case" in said
+    named = table.replace({"COVID-19": "covid"})
+    others = runs.write_run(tmp_path / "others", {"classes": ["covid", *CLASSES[1:]]}, {0: named})
+    said = _run_data.compare(first, _run_data.select(others, None))
+    assert isinstance(said, str) and "different classes" in said
+
+
+def test_a_run_of_decisions_only(listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.write_run(tmp_path / "decisions", {"classes": CLASSES}, {0: fold_table(0, 0)[["case", "true", "predicted"]]})
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    at = opened(at="normal", threshold="0.3")
+    assert "no curves" in text_of(at) and "moved" not in text_of(at).lower().replace("not moved", "")
+    assert "some patients are not known" in text_of(at)
+
+
+def test_exports_hold_the_counts(listed: Path) -> None:
+    matrix = matrix_of(listed, "alpha", None)
+    title = "alpha <&> \"all\""
+    svg = _run_exports.matrix_svg(matrix.counts, matrix.classes, title, "n")
+    words = {text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {title, *CLASSES, *(f"{count:,}" for count in matrix.counts.ravel())} <= words
+    picture = Image.open(io.BytesIO(_run_exports.matrix_png(matrix.counts, matrix.classes, title)))
+    assert picture.size[0] >= 1000
+    assert len(picture.convert("L").getcolors(1 << 20) or []) > 20
+    counts = pd.read_csv(io.BytesIO(_run_panels.matrix_csv(matrix)))
+    assert (counts[[f"predicted {name}" for name in CLASSES]].to_numpy() == matrix.counts).all()
+    moved = matrix_of(listed, "alpha", 1, ("normal", 0.1))
+    cell = pd.read_csv(io.BytesIO(_run_panels.cell_csv(moved, ("COVID-19", "normal"))))
+    assert len(cell) == moved.counts[0, 1]
+    assert (cell["probability normal"] >= 0.1).all() and set(cell["called_here"]) == {"normal"}
+
+
+def test_the_link_reopens_the_view(listed: Path) -> None:
+    at = opened(run="beta", fold="2", true="normal", predicted="COVID-19", panel="Export", at="normal", threshold="0.3")
+    link = at.code[-1].value
+    for part in ("run=beta", "fold=2", "true=normal", "predicted=COVID-19", "at=normal", "threshold=0.30"):
+        assert part in link
+
+
+def test_no_framework_is_loaded(listed: Path) -> None:
+    """The page itself; the server loads a network beside it for the page Analyse, which is switched off here."""
+    code = """
+import json, sys
+from streamlit.testing.v1 import AppTest
+from pages import _session
+_session.warm_up = lambda: None
+at = AppTest.from_file("app.py", default_timeout=60)
+at.query_params["true"], at.query_params["predicted"], at.query_params["compare"] = "normal", "normal", "beta"
+at.switch_page("pages/runs.py").run()
+for panel in ("Calibration", "Compare", "Export"):
+    at.query_params["panel"] = panel
+    at.run()
+    assert not at.exception
+assert at.subheader
+names = ("tensorflow", "keras", "tf_keras_vis", "torch", "openvino", "lime")
+print(json.dumps([name for name in names if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
