@@ -25,6 +25,7 @@ from sklearn.metrics import roc_auc_score
 from cxnet.dataset import grouped_folds, near_duplicates, read_manifest
 from cxnet.lungs import LungSegmenter
 from cxnet.radiograph import open_radiograph
+from cxnet.runs import Run
 from cxnet.statistics import ConfusionMatrix, auc_intervals, metrics
 from cxnet.training import evaluate
 from cxnet.weights import card
@@ -50,18 +51,20 @@ def classification(data: Path, out: Path | None) -> dict[str, Any]:
     note = f"{left_out} cases of the fold are left out: they have a near-duplicate among the training radiographs."
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate(known, table, data, out or Path(folder) / "covid-cxnet", note, cache=Path(folder))
-        found = run.table
-        probabilities = run.probabilities(found)
+        return figures_of(run)
+
+
+def figures_of(run: Run) -> dict[str, Any]:
+    """Accuracy, sensitivities and AUC of a run's cases with 95 % intervals (Wilson; patient bootstrap)."""
+    found = run.table
     true = list(found["true"])
-    matrix = ConfusionMatrix.from_cases(true, list(found["predicted"]), known.classes, list(found["case"]))
-    figures: dict[str, Any] = {"cases": len(found), "left out as near-duplicates": left_out}
-    for metric in metrics(matrix):
-        if metric.name in ("accuracy", "sensitivity", "specificity"):
+    matrix = ConfusionMatrix.from_cases(true, list(found["predicted"]), run.classes, list(found["case"]))
+    figures: dict[str, Any] = {"cases": len(found), "note": run.info["note"]}
+    ranked = auc_intervals(true, run.probabilities(found), list(found["group"]), run.classes)
+    for metric in (*metrics(matrix), *ranked):
+        if metric.name in ("accuracy", "sensitivity", "specificity", "ROC AUC", "macro ROC AUC") and metric.value is not None:
             name = f"{metric.name} {metric.cls or ''}".strip()
             figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
-    for metric in auc_intervals(true, probabilities, known.classes, list(found["group"])):
-        name = "macro AUC" if metric.cls is None else f"AUC {metric.cls}"
-        figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
     nih = (found["source"] == "nih-cxr14").to_numpy()
     if nih.any():
         pneumonia, normal = (found[f"logit {name}"].to_numpy()[nih] for name in ("Pneumonia", "Normal"))

@@ -91,7 +91,8 @@ def plant(pixels: Grey, kind: str, rng: np.random.Generator) -> tuple[Grey, NDAr
 def as_jpeg(pixels: Grey, quality: int = 92) -> Grey:
     """The picture after compression, as drawn-over radiographs arrive."""
     return np.asarray(
-        cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE), np.uint8
+        cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE),
+        np.uint8,
     )
 
 

@@ -326,7 +326,9 @@ def _tests(
     if not ranks:
         notes.append("A run without probabilities has no ROC curve, so areas are not compared.")
     if first.fold is not None and ranks and both["fold B"].nunique() > 1:
-        notes.append("B holds these cases in several folds, so several networks scored them and areas are not compared.")
+        notes.append(
+            "B holds these cases in several folds, so several networks scored them and areas are not compared."
+        )
         return tests
     if first.fold is not None:
         truth = both["true"].to_numpy()

@@ -378,7 +378,9 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
         st.warning(paired, icon="⚠️")
         return
     classes = first.run.classes
-    st.markdown(f"**{len(paired.cases):,} shared cases**, decisions as stored: A is {first.run.name}, B {second.run.name}.")
+    st.markdown(
+        f"**{len(paired.cases):,} shared cases**, decisions as stored: A is {first.run.name}, B {second.run.name}."
+    )
     for note in paired.notes:
         st.caption(f"• {note}")
     for side, column, run in zip("AB", st.columns(2), (first.run, second.run), strict=True):
@@ -387,9 +389,7 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
             table = ConfusionMatrix.from_cases(
                 paired.cases["true"].tolist(), paired.cases[f"predicted {side}"].tolist(), classes
             )
-            matrix_picker(
-                table.counts, classes, f"runs-matrix-{side}", clickable=False, intervals=withhold is None
-            )
+            matrix_picker(table.counts, classes, f"runs-matrix-{side}", clickable=False, intervals=withhold is None)
     if withhold is None:
         st.dataframe(tests_frame(paired), hide_index=True, width="stretch", key="runs-tests")
         st.caption(

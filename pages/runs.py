@@ -93,7 +93,9 @@ def link_to(view: View) -> str:
 def empty_state() -> None:
     """How to get a first run."""
     st.info("There is no stored run yet. A run holds every out-of-fold prediction of a k-fold training.", icon="👆")
-    st.markdown("Train one, or bring predictions that you have as a CSV (case, true, probability_… or predicted, fold):")
+    st.markdown(
+        "Train one, or bring predictions that you have as a CSV (case, true, probability_… or predicted, fold):"
+    )
     st.code(
         "python -m cxnet train --dataset manifest.csv --architecture densenet121 --recipe baseline --out runs/first\n"
         "python -m cxnet runs import predictions.csv --out runs/mine",
@@ -233,9 +235,7 @@ def work(found: dict[str, Run], view: View) -> None:
     show_panel(found, view, matrix, threshold)
 
 
-def show_panel(
-    found: dict[str, Run], view: View, matrix: panels.Matrix, threshold: tuple[str, float] | None
-) -> None:
+def show_panel(found: dict[str, Run], view: View, matrix: panels.Matrix, threshold: tuple[str, float] | None) -> None:
     """The chosen one only, so that a click does not pay for the others."""
     run, selection = found[view.run], matrix.selection
     if view.panel in PANELS[:3] and selection.probabilities is None:

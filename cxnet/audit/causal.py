@@ -179,7 +179,7 @@ class EditTest:
     def p_value(self) -> float | None:
         """(1 + controls with at least this drop) / (1 + controls); one-sided. None if undefined.
 
-        At most 2 / 31 is possible only after all 30 controls: see :func:`causal_tests` on stopping early.
+        Below 1/3 only after all 30 controls: see :func:`causal_tests` on stopping early.
         """
         drop = self.drop
         if drop is None or not self.controls:
@@ -392,10 +392,14 @@ def causal_tests(
 
     Notes
     -----
+    *Cost.* For a picture of 512 px the edits and the enhancement take about 3 ms a pass. They grow with the
+    picture's area: shrink one of several megapixels, and its masks, first.
+
     *Controls.* A marker's controls are the same shapes at 30 random places that are no marker and lie as far in the
     lungs as the marker does. The border's are two rows and two columns of strips of its width at random
     places inside it: the same area, and the same crossings as the border's corners; they cut through the lungs,
-    so the border is accused with caution.
+    so the border is accused with caution. A p value tells whether an effect is special to the place, not whether it
+    is large: read it with the drop and with whether the class flips.
 
     *Stopping early.* Of 30 controls drawn, 8 are looked at first; if at least two of them lower the logit as much
     as the edit, the test ends with p = (1 + those) / 9, else the other 22 follow [5]_. P(p ≤ α) ≤ α still holds

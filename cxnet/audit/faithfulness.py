@@ -192,7 +192,9 @@ def insertion_deletion(
         reason = NO_EFFECT
     if reason is not None:
         scores = tuple(
-            AuditScore(name, None, "ratio", "lower" if k == 0 else "higher", reason=reason, reference=INSERTION_DELETION)
+            AuditScore(
+                name, None, "ratio", "lower" if k == 0 else "higher", reason=reason, reference=INSERTION_DELETION
+            )
             for k, name in enumerate(_CURVE_SCORES)
         )
         return Curves(fractions, None, None, None, effect, scores)
@@ -217,9 +219,7 @@ def insertion_deletion(
     gaps = (mean - deleted, inserted - mean)
     best = (mean - float(chance.min()), float(chance.max()) - mean)
     scores = (
-        AuditScore(
-            _CURVE_SCORES[0], deleted, "ratio", "lower", {"random order": mean}, reference=INSERTION_DELETION
-        ),
+        AuditScore(_CURVE_SCORES[0], deleted, "ratio", "lower", {"random order": mean}, reference=INSERTION_DELETION),
         AuditScore(_CURVE_SCORES[1], inserted, "ratio", null={"random order": mean}, reference=INSERTION_DELETION),
         *(
             AuditScore(name, gap, "ratio", null={"random order": 0.0, "best random order": top})

@@ -37,7 +37,7 @@ CLOSED = 0.80  # share of an outline that must be sharp
 STEEPNESS = 0.22  # of the steepest slope (levels per px) over the contrast, on an outline that counts as sharp
 SLOPE = 12.0  # and at least so many levels per px
 WEAKEST = 40.0  # contrast of an accepted component
-SURE_STEEPNESS = 0.27
+SURE_STEEPNESS = 0.3
 SURE_CONTRAST = 50.0
 SURE_AREA = 1.2e-4
 SURE_UNEVEN = 0.12
@@ -160,9 +160,7 @@ def find_markers(pixels: Grey) -> Markers:
     )
 
 
-def _enlarged(
-    box: tuple[int, int, int, int], old: tuple[int, ...], new: tuple[int, ...]
-) -> tuple[int, int, int, int]:
+def _enlarged(box: tuple[int, int, int, int], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, int, int, int]:
     across, down = new[1] / old[1], new[0] / old[0]
     left, top = int(box[0] * across), int(box[1] * down)
     right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)

@@ -55,7 +55,8 @@ def test_a_link_then_another_run_then_back_then_claims_and_note(page: Any) -> No
     expect(page).to_have_url(re.compile(r"model=COVID-CXNet\+multiclass"))
 
     open_tab(page, "All claims")
-    page.get_by_role("combobox", name=re.compile("Verdict")).click()
+    page.get_by_role("combobox", name=re.compile("Verdict")).focus()
+    page.keyboard.press("ArrowDown")
     page.get_by_role("option", name="✗ does not follow").click()
     expect(page.get_by_text("2 of 294 claims.")).to_be_visible()
     page.keyboard.press("Escape")
