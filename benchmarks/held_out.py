@@ -62,7 +62,10 @@ def figures_of(run: Run) -> dict[str, Any]:
     figures: dict[str, Any] = {"cases": len(found), "note": run.info["note"]}
     ranked = auc_intervals(true, run.probabilities(found), list(found["group"]), run.classes)
     for metric in (*metrics(matrix), *ranked):
-        if metric.name in ("accuracy", "sensitivity", "specificity", "ROC AUC", "macro ROC AUC") and metric.value is not None:
+        if (
+            metric.name in ("accuracy", "sensitivity", "specificity", "ROC AUC", "macro ROC AUC")
+            and metric.value is not None
+        ):
             name = f"{metric.name} {metric.cls or ''}".strip()
             figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
     nih = (found["source"] == "nih-cxr14").to_numpy()

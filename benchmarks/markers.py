@@ -1,6 +1,6 @@
 """How well drawn text, markers, arrows and frames are found.
 
-    python -m benchmarks.markers --data DIR [--tuning] [--phantoms 20] [--plants 400]
+    python -m benchmarks.markers --data DIR [--tuning] [--phantoms 20] [--plants 250]
 
 DIR holds ``manifest.csv`` (file, lung_mask): human masks with 127 where arrows, text or large devices lie over the
 picture. Half of the radiographs, chosen by the hash of their file name, was used for tuning (``--tuning`` shows
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tuning", action="store_true", help="the half on which thresholds were chosen")
     parser.add_argument("--phantoms", type=int, default=20)
-    parser.add_argument("--plants", type=int, default=400)
+    parser.add_argument("--plants", type=int, default=250)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     first = 0 if options.tuning else 1000

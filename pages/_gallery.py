@@ -200,7 +200,7 @@ def _say_how_many(there: int, matching: int, first: int, shown: int) -> None:
 def _cards(run: Run, part: pd.DataFrame, page: int) -> None:
     if part.empty:
         return
-    rows: list[dict[str, Any]] = part.to_dict("records")
+    rows: list[Any] = part.to_dict("records")
     pictures, problem = _gallery_cards.painted(run, rows)
     if problem:
         st.error(problem, icon="🚫")

@@ -195,10 +195,11 @@ def painted(run: Run, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Painted],
         for at, (heatmap, lungs) in zip(missing, pictures, strict=True):
             kept[keys[at]] = _paint_row(rows[at], heatmap, lungs)
     found = [kept[key] for key in keys]
-    for key in keys if problem else ():
-        kept.pop(key, None)
-    for key in keys if not problem else ():
+    for key in keys:
         kept.move_to_end(key)
+    if problem:  # not kept, so that it is told again
+        for at in missing:
+            kept.pop(keys[at], None)
     while len(kept) > max(PAINTED_KEPT, len(keys)):
         kept.popitem(last=False)
     return found, problem

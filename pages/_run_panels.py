@@ -185,7 +185,7 @@ def _point(counts: NDArray[np.int64], number: int, kind: str) -> tuple[float, fl
 def curves(matrix: Matrix, kind: str, cls: str) -> None:
     """ROC or PR curves with the operating point of the matrix."""
     selection = matrix.selection
-    colours, ink, helper = _palette()
+    _, ink, helper = _palette()
     number = matrix.classes.index(cls)
     names = ("1 − specificity", "sensitivity") if kind == "ROC" else ("recall (sensitivity)", "precision")
     chart = _chart(*names, [-0.01, 1.01], [-0.01, 1.02])

@@ -14,7 +14,7 @@ _panels.notice()
 st.title("Published runs")
 st.markdown(
     f"Papers print figures, and some print the confusion matrix behind them. Here are {len(published_runs())} printed "
-    f"matrices and all {len(check_claims())} figures that {len(STUDIES)} papers print, each recomputed from its own "
+    f"matrices and {len(check_claims())} figures that {len(STUDIES)} papers print, each recomputed from its own "
     "matrix in exact fractions where there is one."
 )
 published.contradictions()

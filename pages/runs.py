@@ -23,6 +23,7 @@ from pages._matrix import Cell, matrix_picker  # noqa: E402
 
 ALL = "all"
 NONE = "none"
+BESIDE_TABLE_CLASSES = 7
 PANELS = ("ROC", "Precision–recall", "Calibration", "Training", "Sources and views", "Compare", "Export")
 
 
@@ -208,7 +209,8 @@ def work(found: dict[str, Run], view: View) -> None:
     threshold = view.threshold if selection.probabilities is not None else None
     matrix = panels.Matrix(selection, data.decide(selection, threshold), threshold, data.folds_check(selection))
     banners(run, matrix)
-    left, right = st.columns([3, 2])
+    # many classes need the whole width
+    left, right = st.columns([3, 2]) if len(run.classes) <= BESIDE_TABLE_CLASSES else (st.container(), st.container())
     with left:
         st.markdown(f"**Confusion matrix: {matrix.title}** · {len(selection.table):,} cases, {matrix.decisions}")
         cell = matrix_picker(

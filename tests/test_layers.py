@@ -24,6 +24,7 @@ ORDER = [
         "explain",
         "audit",
         "analysis",
+        "verdict",
         "training",
         "__main__",
     ],

@@ -140,7 +140,11 @@ def test_the_mean_of_folds_has_claims_but_no_matrix() -> None:
     assert "no matrix of its own" in at.info[0].value
     rows = figures_of(at).loc["one-vs-rest accuracy, COVID-19"]
     # The same figure stands in three places, and one of them prints another.
-    assert sorted(rows["Printed"] + rows["Verdict"]) == ["99.50 %✓ agrees", "99.50 %✓ agrees", "99.56 %✗ does not follow"]
+    assert sorted(rows["Printed"] + rows["Verdict"]) == [
+        "99.50 %✓ agrees",
+        "99.50 %✓ agrees",
+        "99.56 %✗ does not follow",
+    ]
     assert set(rows["Recomputed"]) == {"99.505 %"} and set(rows["95 % interval"]) == {""}
 
 

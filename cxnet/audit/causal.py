@@ -355,7 +355,7 @@ def causal_tests(
     *,
     tier: Tier = "full",
     seed: int = 0,
-    batch: int = 16,
+    batch: int = 8,
 ) -> CausalTests:
     """Edit one radiograph in many ways and see what the network makes of it.
 

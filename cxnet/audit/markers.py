@@ -3,6 +3,22 @@
 What a person or a machine draws over a picture has a level of its own and an outline that is sharp all the way
 round. Anatomy is seldom both. Metal in or on the patient often is: clips, electrodes and the electronics of a
 pacemaker are found too, and are not told from drawn marks.
+
+Measured by ``python -m benchmarks.markers --data DIR`` on 159 radiographs whose half was not used to choose
+thresholds (the marked pictures of both halves were looked at when the method was designed), 20 phantoms, and 250
+things drawn on each at 30 grey levels of contrast or more; found means at least half of its pixels:
+
+* regions that people marked as arrow, text or large device: 0.67 [0.53, 0.79] of 46 found. Large devices are the
+  weak spot: only their sharp, even parts are found;
+* radiographs without such a region: 3 things (median), 0.66 % of the area (median; mean 1.3 %). People marked only
+  what lies near the lungs, so most side markers are among these and precision cannot be read from it;
+* clean phantoms: no false alarm in 20 [0.00, 0.16];
+* drawn on phantoms: 0.93 [0.89, 0.96]: letters 0.98, words 0.94, digits 0.84, arrows 0.98, frames 0.92;
+* drawn on radiographs: 0.91 [0.87, 0.94]: letters 0.96, words 0.82, digits 0.80, arrows 0.98, frames 1.00; by
+  contrast 0.87 (30-49), 0.96 (50-79), 0.91 (80-119), 0.89 (from 120). Median IoU of the boxes 1.00;
+* kind guessed right, of what was found on radiographs: words 0.85, arrows 0.82, digits 0.78, letters 0.50, frames
+  0.12 (specks inside a frame make it "text"). The mask of a small frame often covers its inside;
+* 34 ms for 1024 px on one core.
 """
 
 from __future__ import annotations
@@ -33,16 +49,16 @@ WORKING_SIDE_PX = 640
 #: Contrast to the surroundings, in grey levels, at which candidates are cut out. A stroke that runs into anatomy of
 #: like brightness is separated from it at one of them.
 CONTRASTS = (28, 50, 90)
-CLOSED = 0.80  # share of an outline that must be sharp
-STEEPNESS = 0.22  # of the steepest slope (levels per px) over the contrast, on an outline that counts as sharp
-SLOPE = 12.0  # and at least so many levels per px
-WEAKEST = 40.0  # contrast of an accepted component
+CLOSED = 0.80  # least share of an outline that is sharp
+STEEPNESS = 0.22  # least slope, in contrasts per px, of an outline that is sharp
+SLOPE = 12.0  # and in grey levels per px
+UNEVEN = 0.16  # largest standard deviation of the inside, in contrasts
+# A component that fulfils these as well counts alone, others only in a row or beside one that does.
 SURE_STEEPNESS = 0.3
-SURE_CONTRAST = 50.0
-SURE_AREA = 1.2e-4
 SURE_UNEVEN = 0.12
-FLAT = 8
-UNEVEN = 0.16  # standard deviation inside over the contrast
+SURE_CONTRAST = 50.0  # grey levels
+SURE_AREA = 1.2e-4  # of the square of the shorter side
+FLAT = 8  # largest range of grey levels within 3 x 3 px of a plate
 
 
 @dataclass(frozen=True)
@@ -71,8 +87,8 @@ class Markers:
     Parameters
     ----------
     mask : bool array (height, width)
-        Pixels to remove: the drawn strokes with a margin, and what plates cover. The inside of a large frame is
-        left out.
+        Pixels to remove: the drawn strokes with a margin, and what plates cover. The inside of a large frame
+        is left out as a rule.
     found : tuple of Marker
     """
 
@@ -95,7 +111,6 @@ class _Piece:
     box: tuple[int, int, int, int]
     contour: NDArray[np.int32]
     pixels: Mask  # within the box
-    bright: bool
     strength: float
     sure: bool
     plate: bool = False
@@ -121,8 +136,9 @@ def find_markers(pixels: Grey) -> Markers:
     -----
     Pictures larger than 640 px are shrunk first. The difference to a median filter of 9 % of the shorter side is cut
     at several contrasts, bright and dark; a connected component counts if at least 80 % of its outline is sharp and
-    its inside is even. Plates, too large for that filter, are flat areas with a rectangular outline. Text is a row
-    of pieces of like height. Nothing is found in pictures below 64 px.
+    its inside is even. What is too large for that filter, or runs into anatomy of like brightness, is found as a
+    flat area with a sharp outline. Text is a row of pieces of like height; a piece that is faint, soft or small
+    counts only in such a row of three, or together with a clear one. Nothing is found in pictures below 64 px.
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise SettingsError(
@@ -190,7 +206,7 @@ def _strokes(work: Grey, slope: NDArray[np.float32]) -> list[_Piece]:
         taken = np.zeros(work.shape, np.bool_)
         for contrast in CONTRASTS:
             candidate = np.asarray(excess > contrast, np.uint8)
-            pieces += _accepted(candidate, work, excess, slope, bright, taken)
+            pieces += _accepted(candidate, work, excess, slope, taken)
     return pieces
 
 
@@ -199,7 +215,6 @@ def _accepted(
     work: Grey,
     excess: NDArray[Any],
     slope: NDArray[np.float32],
-    bright: bool,
     taken: Mask,
 ) -> list[_Piece]:
     height, width = work.shape
@@ -229,7 +244,6 @@ def _accepted(
     closed = mean((steep > STEEPNESS * contrast[label]) & (steep > SLOPE), ~core)
     area, wide, high = (stats[:, k] for k in (cv2.CC_STAT_AREA, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT))
     good = (closed >= CLOSED) & (uneven <= UNEVEN * contrast + 2) & (area >= max(5, short * short // 40000))
-    good &= contrast >= WEAKEST
     good &= (np.maximum(wide, high) <= 0.5 * short) & (np.maximum(wide, high) >= 0.012 * short)
     good[0] = False
     steeper = mean((steep > SURE_STEEPNESS * contrast[label]) & (steep > SLOPE), ~core)
@@ -247,7 +261,7 @@ def _accepted(
         filled, contour = _filled(own)
         strength = float(min(1.0, contrast[k] / 255) * closed[k])
         kept = filled if filled.sum() <= 0.01 * short * short else own
-        pieces.append(_Piece(box, contour, kept, bright, strength, bool(sure[k])))
+        pieces.append(_Piece(box, contour, kept, strength, bool(sure[k])))
     return pieces
 
 
@@ -301,7 +315,7 @@ def _plates(work: Grey, slope: NDArray[np.float32]) -> list[_Piece]:
         box = (left + int(columns[0]), top + int(rows[0]), shape.shape[1], shape.shape[0])
         strength = float(min(1.0, np.abs(step).mean() / 255) * closed)
         _same, contour = _filled(shape)
-        pieces.append(_Piece(box, contour, shape, bool(step.mean() < 0), strength, True, bool(shape.mean() > 0.9)))
+        pieces.append(_Piece(box, contour, shape, strength, True, bool(shape.mean() > 0.9)))
     return pieces
 
 

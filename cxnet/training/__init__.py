@@ -293,7 +293,8 @@ def _same_settings(partial: Path, settings: TrainingSettings, recipe: Recipe, re
         default=str, sort_keys=True,
     )  # fmt: skip
     place = partial / "settings.json"
-    if place.exists() and place.read_text("utf-8") != text:
+    begun = place.exists() and any(partial.glob("fold-*/state.npz"))
+    if begun and place.read_text("utf-8") != text:
         raise SettingsError(
             f"{partial} holds checkpoints of a training with other settings; remove it or choose another name."
         )

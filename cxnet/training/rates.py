@@ -66,7 +66,7 @@ def learning_rate_range_test(
     -------
     dict
         "rates" and "losses" (smoothed) of the steps until the loss passed four times its minimum, and "rate": where
-        the smoothed loss has its steepest descent, as Haghanifar et al. §5.1 read it off their Fig. 10.
+        the smoothed loss has its steepest descent after the first ten steps, as Haghanifar et al. §5.1 read it off their Fig. 10.
     """
     import keras
 
@@ -84,8 +84,11 @@ def learning_rate_range_test(
         if not np.isfinite(loss) or losses[-1] > 4 * min(losses):
             break
     finite = [value for value in losses if np.isfinite(value)]
-    fall = np.gradient(finite, np.log(rates[: len(finite)]))
-    rate = rates[int(np.argmin(fall))] if len(finite) > 2 else low
+    first = min(
+        10, len(finite) // 2
+    )  # before, the smoothed loss is the mean of a few batches, and its noise falls faster
+    fall = np.gradient(finite[first:], np.log(rates[first : len(finite)])) if len(finite) > 3 else np.zeros(1)
+    rate = rates[first + int(np.argmin(fall))] if len(finite) > 3 else low
     return {
         "rate": float(rate),
         "rates": [float(f"{r:.4g}") for r in rates[: len(finite)]],

@@ -109,7 +109,7 @@ def test_deep_link_cold(page: Any) -> None:
     expect(cell(page, 2, 1)).to_have_attribute("aria-pressed", "true")
     name = cell(page, 2, 1).get_attribute("aria-label")
     assert re.match(r"True pneumonia, predicted normal: \d+ of 20, [\d.]+ % \(95 % Wilson interval", name)
-    expect(page.get_by_text("60 shared cases")).to_be_visible()
+    expect(page.get_by_text("60 shared cases", exact=True)).to_be_visible()
     expect(page.locator(".matrix[data-ready]")).to_have_count(3)
     assert page.locator('button.cell[aria-pressed="true"]').count() == 1
 
