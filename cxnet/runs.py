@@ -163,7 +163,13 @@ class Run:
     def _map(self, blob: bytes | None) -> NDArray[np.float32] | None:
         if blob is None or self.map_shape is None:
             return None
-        return np.frombuffer(blob, np.float16).astype(np.float32).reshape(self.map_shape)
+        values = np.frombuffer(blob, np.float16) if len(blob) % 2 == 0 else np.zeros(0, np.float16)
+        if values.size != self.map_shape[0] * self.map_shape[1]:
+            raise DatasetError(
+                f"The run {self.name} is damaged: a map has {len(blob)} bytes instead of "
+                f"{2 * self.map_shape[0] * self.map_shape[1]}; write or fetch the run again."
+            )
+        return values.astype(np.float32).reshape(self.map_shape)
 
 
 def pack_map(heatmap: NDArray[Any]) -> bytes:
@@ -182,6 +188,10 @@ def unpack_lungs(blob: bytes | None) -> NDArray[np.bool_] | None:
     """The mask (64, 64) of :func:`pack_lungs`."""
     if blob is None:
         return None
+    if len(blob) * 8 != LUNG_GRID**2:
+        raise DatasetError(
+            f"A stored lung mask has {len(blob)} bytes instead of {LUNG_GRID**2 // 8}; fetch the run again."
+        )
     return np.unpackbits(np.frombuffer(blob, np.uint8)).astype(np.bool_).reshape(LUNG_GRID, LUNG_GRID)
 
 

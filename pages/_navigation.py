@@ -16,7 +16,6 @@ def build() -> Any:
     """Page configuration and navigation; the chosen page."""
     st.set_page_config(page_title="cxnet", page_icon=str(ICON), layout="wide")
     st.session_state["_entered"] = True
-    _session.warm_up()
     _session.hold_settings()
     return st.navigation(
         [

@@ -317,9 +317,8 @@ def choice_from_url(key: str, allowed: list[str]) -> str | None:
 
 
 def write_url(**values: str | None) -> None:
-    """Put the choices that may be shared into the URL; uploads never."""
-    for key, value in values.items():
-        if value is None:
-            st.query_params.pop(key, None)
-        elif st.query_params.get(key) != value:
-            st.query_params[key] = value
+    """Put the choices that may be shared into the URL, all at once: one entry of the history. Uploads never."""
+    now = st.query_params.to_dict()
+    wanted = {key: value for key, value in {**now, **values}.items() if value is not None}
+    if wanted != now:
+        st.query_params.from_dict(wanted)

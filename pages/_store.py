@@ -53,10 +53,12 @@ def image_path(file: object, case: str) -> Path | None:
         return None
     for root in image_folders():
         path = root / file
-        if root.resolve() in path.resolve().parents and path.is_file():
-            changed = path.stat().st_mtime_ns
-            if _checksum(str(path), changed) == case:
-                return path
+        try:
+            there = root.resolve() in path.resolve().parents and path.is_file()
+        except (OSError, ValueError):  # no name that a file can have
+            continue
+        if there and _checksum(str(path), path.stat().st_mtime_ns) == case:
+            return path
     return None
 
 

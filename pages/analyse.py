@@ -180,6 +180,7 @@ def work() -> None:
     st.session_state["was-active"] = job is not None and job.active
 
 
+_session.warm_up()
 _session.open_from_url()
 settings, channel, shared = choose_settings()
 case = choose_case()

@@ -277,7 +277,7 @@ def test_the_p_value_that_stops_early_is_valid() -> None:
     ("changes", "word"),
     [
         ({"lungs": np.zeros((SIZE, SIZE), bool)}, "no lung"),
-        ({"lungs": np.ones((SIZE, SIZE), bool)}, "more than half"),
+        ({"lungs": np.ones((SIZE, SIZE), bool)}, "more than 60"),
         ({"pixels": np.full((SIZE, SIZE), 90, np.uint8)}, "same everywhere"),
     ],
 )

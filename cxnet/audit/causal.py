@@ -66,13 +66,15 @@ BORDERS = (0.02, 0.05, 0.10)
 NEGLIGIBLE_LOGIT = 0.01
 #: A region test needs this fraction of the picture on both sides of the region's outline.
 LEAST_PART = 0.05
+#: As the quality gate of lung masks has it.
+MOST_LUNG = 0.6
 #: Smaller pictures have no room for strips inside their border.
 LEAST_SIDE_PX = 32
 
 BASE: Key = ("base",)
 MARKER, BORDER = "marker removal", "border edit"
 CONSTANT_PICTURE = "the picture is the same everywhere"
-LARGE_LUNGS = "the lung mask covers more than half of the picture"
+LARGE_LUNGS = "the lung mask covers more than 60 % of the picture"
 NO_MARKERS = "no marker mask was given"
 EMPTY_MARKERS = "no marker was found"
 LARGE_MARKERS = "the marker mask covers more than half of the picture"
@@ -407,13 +409,13 @@ def causal_tests(
     a valid p value of 30; from 1/3 up, p ≤ α implies (1 + exceeding in the first 8) / 9 ≤ α. All p values that
     could pass a level of 5 % or 10 % rest on 30 controls.
 
-    *Undefined.* Empty lungs, lungs over half of the picture, a region that leaves less than 5 % on one side,
+    *Undefined.* Empty lungs, lungs over 60 % of the picture, a region that leaves less than 5 % on one side,
     a constant picture: no answers but a reason.
     """
     _check(pixels, lungs, markers, tier, batch)
     desk = _Desk(pixels, stack, predict, target, batch)
     constant = CONSTANT_PICTURE if int(pixels.min()) == int(pixels.max()) else None
-    no_lungs = EMPTY_MASK if not lungs.any() else LARGE_LUNGS if lungs.mean() > 0.5 else None
+    no_lungs = EMPTY_MASK if not lungs.any() else LARGE_LUNGS if lungs.mean() > MOST_LUNG else None
     no_marker = constant or _why_no_marker(markers)
 
     region_reasons = {shape: constant or no_lungs or _ask_regions(desk, lungs, shape, tier, seed) for shape in SHAPES}

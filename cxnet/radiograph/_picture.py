@@ -16,6 +16,7 @@ MAX_ASPECT = 4.0
 
 
 def check_size(width: int, height: int) -> None:
+    """Refuse a picture with too many pixels to decode, or too few to be a radiograph."""
     if width * height > MAX_PIXELS:
         raise TooLarge(
             f"The picture has {width} x {height} pixels and the limit is {MAX_PIXELS // 10**6} million; export a smaller one."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from cxnet.statistics.intervals import is_missing
 from cxnet.statistics.proportions import StatisticsError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ def _shared(table: pd.DataFrame, column: str) -> list[str]:
     return sorted(str(value) for value in folds.index[folds > 1])
 
 
+def _as_text(column: pd.Series[Any]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
+    """Values as strings, and which are missing. Each different value is looked at once: folds can be long."""
+    codes, values = pd.factorize(column.astype(object), use_na_sentinel=False)
+    text = np.array([str(value) for value in values], dtype=object)
+    gone = np.array([is_missing(value) for value in values], dtype=np.bool_)
+    return text[codes], gone[codes]
+
+
 def check_folds(table: pd.DataFrame) -> FoldCheck:
     """Look for cases and patients on several sides, missing ids and missing classes.
 
@@ -60,11 +69,11 @@ def check_folds(table: pd.DataFrame) -> FoldCheck:
     lacking = sorted({"case", "fold", "group", "true"} - set(table.columns))
     if lacking:
         raise StatisticsError(f"The table of cases lacks the column(s) {', '.join(lacking)}; add them.")
-    rows = table[["case", "fold", "group", "true"]].astype(object)
-    missing = rows.map(is_missing)
+    columns = {name: _as_text(table[name]) for name in ("case", "fold", "group", "true")}
+    rows = pd.DataFrame({name: text for name, (text, _) in columns.items()})
+    missing = pd.DataFrame({name: gone for name, (_, gone) in columns.items()})
     if rows.empty or missing["fold"].any():
         raise StatisticsError("The table of cases must have rows, and each must name its fold; complete it.")
-    rows = rows.astype(str)
     problems: list[str] = []
     withheld: list[str] = []
 
