@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from cxnet.audit.markers import Markers, find_markers
 from cxnet.dataset import read_manifest
+from cxnet.markers import Markers, find_markers
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import open_radiograph
 

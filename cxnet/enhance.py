@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.errors import SettingsError
+from cxnet.markers import find_markers
 
 Grey = NDArray[np.uint8]
 
@@ -174,51 +175,14 @@ def match_histogram(pixels: Grey, reference: NDArray[np.float64] | None = None) 
     return np.asarray(cv2.LUT(pixels, table), np.uint8)
 
 
-def detect_text(pixels: Grey) -> NDArray[np.bool_]:
-    """Mask of burned-in markers and text: small, bright, sharp-edged strokes away from the picture's middle.
-
-    Returns
-    -------
-    bool array (height, width)
-
-    Notes
-    -----
-    A white top-hat keeps strokes that are thinner than 4 % of the shorter side; connected components that are
-    near the picture's own maximum and no larger than 3 % of its area are text. Anatomy is seldom as bright
-    and as thin at once, yet catheters, wires and clips can be: look at the mask before you trust it.
-    """
-    pixels = _checked(pixels)
-    height, width = pixels.shape
-    short = min(height, width)
-    mask = np.zeros((height, width), np.bool_)
-    if short < 32:
-        return mask
-    size = max(5, round(short * 0.04) | 1)
-    strokes = cv2.morphologyEx(
-        pixels,
-        cv2.MORPH_TOPHAT,
-        cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)),
-        borderType=cv2.BORDER_REPLICATE,
-    )
-    bright = max(160.0, float(np.percentile(pixels, 99)) * 0.85)
-    candidate = ((strokes > 60) & (pixels > bright)).astype(np.uint8)
-    count, labels, stats, centres = cv2.connectedComponentsWithStats(candidate, connectivity=8)
-    for label in range(1, count):
-        _x, _y, box_width, box_height, area = (int(v) for v in stats[label])
-        central = abs(centres[label][0] / width - 0.5) < 0.25 and abs(centres[label][1] / height - 0.5) < 0.25
-        if not central and area >= 4 and box_width * box_height <= 0.03 * height * width:
-            mask[labels == label] = True
-    reach = max(3, short // 100 | 1)
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8)), np.bool_)
-
-
 def remove_text(pixels: Grey, mask: NDArray[np.bool_] | None = None) -> Grey:
     """Inpaint markers and text (Haghanifar et al. Fig. 20 [1]_) by Telea's method.
 
-    `mask` says which pixels to replace; :func:`detect_text` when left out.
+    `mask` says which pixels to replace; what :func:`cxnet.markers.find_markers` finds when left out. Metal in or on the patient may be among that: look at
+    the result before you trust it.
     """
     pixels = _checked(pixels)
-    mask = detect_text(pixels) if mask is None else mask
+    mask = find_markers(pixels).mask if mask is None else mask
     if mask.shape != pixels.shape:
         raise SettingsError(f"The text mask has shape {mask.shape}, the picture {pixels.shape}.")
     if not mask.any():

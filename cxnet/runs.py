@@ -275,6 +275,10 @@ def check(run: Run) -> list[str]:
         path = run.path(int(fold["number"]))
         if sha256(path) != fold.get("sha256"):
             problems.append(f"{path.name} does not match its checksum in run.json; write or fetch the run again.")
+        for name, checksum in fold.get("files", {}).items():
+            other = run.folder / Path(name).name
+            if other.is_file() and sha256(other) != checksum:
+                problems.append(f"{name} does not match its checksum in run.json; write or fetch the run again.")
     try:
         table = run.table
     except DatasetError as error:

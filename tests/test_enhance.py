@@ -18,7 +18,6 @@ from cxnet.enhance import (
     beasf,
     beasf_table,
     clahe,
-    detect_text,
     equalize,
     match_histogram,
     reference_histogram,
@@ -27,6 +26,7 @@ from cxnet.enhance import (
     three_channels,
 )
 from cxnet.errors import SettingsError
+from cxnet.markers import find_markers
 
 pictures = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
@@ -125,13 +125,13 @@ def test_text_is_found_and_removed_and_the_rest_is_untouched() -> None:
     marked = clean.copy()
     cv2.putText(marked, "CXR 12", (330, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.2, 255, 3)
     planted = marked != clean
-    found = detect_text(marked)
+    found = find_markers(marked).mask
     assert (found & planted).sum() / planted.sum() > 0.95
     assert found.mean() < 3 * planted.mean()
     removed = remove_text(marked).astype(int)
     assert abs(removed - clean)[planted].mean() < 12  # the letters differ from their ground by 150
     np.testing.assert_array_equal(removed[~found], clean[~found])
-    assert not detect_text(clean).any()
+    assert not find_markers(clean).mask.any()
 
 
 def test_bad_values_are_refused() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ["errors", "radiograph", "phantom", "enhance", "overlay", "dataset", "statistics", "published", "runs"]
+LIGHT = ["errors", "radiograph", "phantom", "markers", "enhance", "overlay", "dataset", "statistics", "published", "runs"]
 ORDER = [
     *LIGHT,
     *[

@@ -28,7 +28,7 @@ from cxnet.audit.localisation import (
     upsample,
     zones,
 )
-from cxnet.audit.markers import KINDS, Kind, Marker, Markers, find_markers
+from cxnet.markers import KINDS, Kind, Marker, Markers, find_markers
 
 __all__ = [
     "FILLS",
