@@ -203,7 +203,7 @@ def _cards(run: Run, part: pd.DataFrame, page: int) -> None:
     rows: list[Any] = part.to_dict("records")
     pictures, problem = _gallery_cards.painted(run, rows)
     if problem:
-        st.error(problem, icon="🚫")
+        st.error(problem, icon=":material/error:")
     hint = _images_hint(part, [picture.radiograph for picture in pictures])
     if hint:
         st.info(hint, icon=":material/image:")

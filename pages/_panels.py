@@ -75,33 +75,43 @@ def prediction(analysis: Analysis) -> None:
     )
 
 
+def how_often(analysis: Analysis) -> None:
+    """In one sentence, how often this answer was right on radiographs that the network never saw."""
+    results, predicted = held_out_cases(analysis.card), analysis.prediction.predicted
+    if results is None:
+        st.markdown("No stored run tells how often this network is right.")
+        return
+    said = results["predicted"] == predicted
+    if not said.any():
+        st.markdown(f"It said **{predicted}** of none of the radiographs that it was tested on.")
+        return
+    right = int((said & (results["true"] == predicted)).sum())
+    low, high = wilson(right, int(said.sum()))
+    st.markdown(
+        f"On radiographs that it never saw it said **{predicted}** {int(said.sum())} times and was right **{right}** "
+        f"times: {100 * right / said.sum():.0f} % (95 % interval {100 * low:.0f} to {100 * high:.0f}). With other "
+        "shares of the classes it would be another figure."
+    )
+
+
 def how_good(analysis: Analysis) -> None:
-    """How often such an answer is right: the matrix of the run that the network comes from, this prediction marked."""
-    card, predicted = analysis.card, analysis.prediction.predicted
-    with st.expander("How often is this network right?", expanded=True):
-        results = held_out_cases(card)
-        if results is None:
-            st.markdown("No stored run tells how often this network is right.")
+    """The matrix of the run that the network comes from, the row and the column of this prediction marked."""
+    card = analysis.card
+    results = held_out_cases(card)
+    with st.container(border=True):
+        st.markdown("**How often is such an answer right?**")
+        if results is None or card.run is None:
+            st.markdown("No stored run tells.")
         else:
             matrix = ConfusionMatrix.from_cases(
                 list(results["true"]), list(results["predicted"]), card.classes, list(results["case"])
             )
-            said = results["predicted"] == predicted
-            right = int((said & (results["true"] == predicted)).sum())
-            if said.any():
-                low, high = wilson(right, int(said.sum()))
-                st.markdown(
-                    f"On radiographs that it never saw it said **{predicted}** {int(said.sum())} times and was right "
-                    f"**{right}** times: {100 * right / said.sum():.0f} % (95 % interval {100 * low:.0f} to "
-                    f"{100 * high:.0f}). With other shares of the classes it would be another figure."
-                )
-            else:
-                st.markdown(f"It said **{predicted}** of none of the radiographs that it was tested on.")
-            matrix_picker(matrix.counts, card.classes, key="marked-matrix", mark=(None, predicted), clickable=False)
-            run, fold = card.run or ("", 0)
+            own = results.loc[results["case"] == analysis.radiograph.sha256, "true"]
+            mark = (str(own.iloc[0]) if len(own) else None, analysis.prediction.predicted)
+            matrix_picker(matrix.counts, card.classes, key="marked-matrix", mark=mark, clickable=False)
             st.page_link(
                 "pages/runs.py", label="Every one of these predictions", icon=":material/grid_view:",
-                query_params={"run": run, "fold": str(fold)},
+                query_params={"run": card.run[0], "fold": str(card.run[1])},
             )  # fmt: skip
         st.caption(card.trained_on)
 
@@ -152,7 +162,7 @@ def lungs(analysis: Analysis) -> None:
     else:
         st.warning(
             f"The lung outline may be wrong: {'; '.join(found.reasons)}. Do not trust figures that depend on it.",
-            icon="⚠️",
+            icon=":material/warning:",
         )
 
 
@@ -259,9 +269,9 @@ def _fidelity(explanation: Explanation) -> None:
     held_out = "unknown yet" if explanation.r2_held_out is None else f"{explanation.r2_held_out:.2f}"
     st.markdown(f"Local R² held out **{held_out}**{fitted}; {explanation.samples} samples, top five {settled}")
     if r2 is None or r2 < LOW_R2:
-        st.error("Do not interpret: the surrogate does not follow the network here.", icon="⛔")
+        st.error("Do not interpret: the surrogate does not follow the network here.", icon=":material/block:")
     elif r2 < WEAK_R2:
-        st.warning("Weak: the surrogate follows the network only in part.", icon="⚠️")
+        st.warning("Weak: the surrogate follows the network only in part.", icon=":material/warning:")
 
 
 def downloads(analysis: Analysis) -> None:

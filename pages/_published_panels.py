@@ -158,10 +158,10 @@ def source(choice: Choice, run: PublishedRun | None) -> None:
         st.info(
             "The mean of the folds has no matrix of its own, and the counts of the folds are not added up here: their "
             "test sets share radiographs. Choose one fold to see its matrix.",
-            icon="ℹ️",
+            icon=":material/info:",
         )
     else:
-        st.info(f"No matrix of counts is at hand for {choice.model}: {study.matrices}.", icon="ℹ️")
+        st.info(f"No matrix of counts is at hand for {choice.model}: {study.matrices}.", icon=":material/info:")
 
 
 def verdict_word(verdict: Verdict) -> str:
@@ -333,7 +333,7 @@ def claims_table() -> None:
         filters.append(",".join(wanted))
     table = whole[shown]
     if table.empty:
-        st.info("No claim fits all these filters; remove one.", icon="ℹ️")
+        st.info("No claim fits all these filters; remove one.", icon=":material/info:")
         return
     st.markdown(f"{len(table)} of {len(whole)} claims. Choose a row to read its sentence.")
     event = st.dataframe(
@@ -403,7 +403,9 @@ def precision_by_prevalence(run: PublishedRun) -> None:
     have, total = figures_of["sensitivity"].denominator or 0, int(run.counts.sum())
     own = [figures_of[metric].value for metric in ("sensitivity", "specificity", "one-vs-rest accuracy")]
     if any(value is None for value in own):
-        st.info(f"{name} was tested on radiographs of one kind only, so its figures are undefined.", icon="ℹ️")
+        st.info(
+            f"{name} was tested on radiographs of one kind only, so its figures are undefined.", icon=":material/info:"
+        )
         return
     sensitivity, specificity, accuracy = (float(value or 0) for value in own)
     st.markdown(
@@ -455,7 +457,7 @@ def _worth(cls: str, prevalence: float, sensitivity: float, specificity: float) 
     """Precision in words and as a curve."""
     precision = precision_at_prevalence(sensitivity, specificity, prevalence)
     if precision is None:
-        st.info("Nobody would be flagged, so the precision is undefined.", icon="ℹ️")
+        st.info("Nobody would be flagged, so the precision is undefined.", icon=":material/info:")
         return
     of_flagged = round(FLAGGED * precision)
     told = "fewer than one has" if of_flagged == 0 and precision > 0 else f"{of_flagged:,} have"

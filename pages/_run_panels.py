@@ -268,7 +268,7 @@ def training(run: Run, fold: int | None) -> None:
     parts = {int(entry["number"]): pd.DataFrame(entry["curve"]) for entry in told if entry.get("curve")}
     parts = {number: part for number, part in parts.items() if "epoch" in part.columns}
     if not parts:
-        st.info("This run keeps no training curves; runs of `python -m cxnet train` do.", icon="ℹ️")
+        st.info("This run keeps no training curves; runs of `python -m cxnet train` do.", icon=":material/info:")
         return
     for column, figure in zip(st.columns(2), ("loss", "accuracy"), strict=True):
         chart = _chart("epoch", figure, None, [-0.01, 1.02] if figure == "accuracy" else None, 360)
@@ -325,7 +325,7 @@ def parts(matrix: Matrix) -> None:
             st.warning(
                 f"Only one class comes from {names}. A network can be right there by telling the {column} instead of "
                 "the disease; figures of such a part say nothing about that.",
-                icon="⚠️",
+                icon=":material/warning:",
             )
     told = "95 % Wilson intervals in brackets"
     if not matrix.check.intervals_valid:
@@ -375,7 +375,7 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
     """Two runs on the cases that both have."""
     paired = data.compare(first, second)
     if isinstance(paired, str):
-        st.warning(paired, icon="⚠️")
+        st.warning(paired, icon=":material/warning:")
         return
     classes = first.run.classes
     st.markdown(
@@ -399,7 +399,7 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
             + ("Choose a fold for DeLong's test." if first.fold is None else "Choose all folds for means over folds.")
         )
     else:
-        st.warning(f"Tests are withheld, since they would be wrong: {withhold}.", icon="⚠️")
+        st.warning(f"Tests are withheld, since they would be wrong: {withhold}.", icon=":material/warning:")
     st.markdown("**Cases where they disagree**")
     which = st.segmented_control(
         "Show", ["all", "only A is right", "only B is right"], key="runs-which", default="all", required=True

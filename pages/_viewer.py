@@ -1,12 +1,14 @@
 """The linked viewer: a canvas a panel, drawn in the browser.
 
 Zoom, pan, window/level, opacity and colour map act on all panels at once and never reach the server, so they cannot
-change what a network gets. Pictures and maps are sent once as PNG; text only ever enters as ``textContent``.
+change what a network gets. The one thing that does is a box that was drawn on purpose. Pictures and maps are sent once
+as PNG; text only ever enters as ``textContent``.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +21,17 @@ from cxnet import overlay
 
 LONGEST_SIDE_PX = 1024
 
+#: Left, top, right and bottom in pixels of the radiograph, the last two excluded.
+Box = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Panel:
     """One panel: a grey picture, and perhaps a map over it.
 
     `heatmap` is raw, in any resolution; `reference` is the value of the strongest colour; `badge` says in words how
-    the colours are scaled.
+    the colours are scaled. `outline` is for panels that show the whole radiograph: the lungs' outline and a drawn box
+    would not fit on others.
     """
 
     title: str
@@ -60,9 +66,16 @@ def _outline(mask: NDArray[np.bool_]) -> list[list[float]]:
     return lines
 
 
-def viewer(panels: list[Panel], lungs: NDArray[np.bool_], key: str) -> None:
-    """Show panels side by side with the lungs' outline."""
+def viewer(panels: list[Panel], lungs: NDArray[np.bool_], key: str, radiograph: str | None = None) -> Box | None:
+    """Show panels side by side with the lungs' outline.
+
+    With `radiograph`, something that tells one radiograph from another, a box can be drawn. The last one that was drawn
+    on this radiograph is returned.
+    """
+    height, width = lungs.shape
     data: dict[str, Any] = {
+        "radiograph": radiograph,
+        "size": [width, height],
         "outline": _outline(lungs),
         "tables": {
             name: base64.b64encode(overlay.lookup_table(name).tobytes()).decode()
@@ -84,7 +97,24 @@ def viewer(panels: list[Panel], lungs: NDArray[np.bool_], key: str) -> None:
             entry["reference"] = reference
             entry["signed"] = panel.signed
         data["panels"].append(entry)
-    _component()(data=data, key=key)
+    found = _component()(data=data, key=key, on_box_change=_nothing)
+    return None if radiograph is None else _box(found.get("box"), radiograph, width, height)
+
+
+def _nothing() -> None:
+    """Tells Streamlit that boxes are wanted."""
+
+
+def _box(sent: Any, radiograph: str, width: int, height: int) -> Box | None:
+    """What a browser sent, if it is a box on this radiograph. A browser may send anything."""
+    if not isinstance(sent, Mapping) or sent.get("radiograph") != radiograph:
+        return None
+    sides = sent.get("box")
+    if not isinstance(sides, list) or len(sides) != 4 or any(type(side) is not int for side in sides):
+        return None
+    left, top, right, bottom = sides
+    fits = 0 <= left < right <= width and 0 <= top < bottom <= height
+    return (left, top, right, bottom) if fits else None
 
 
 def _component() -> Any:
@@ -100,7 +130,9 @@ _HTML = """
       <option value="jet">jet (as printed in papers)</option></select></label>
     <label><input class="outline" type="checkbox" checked> Lung outline</label>
     <button class="reset" type="button">Reset view</button>
-    <span class="hint">wheel or + − zoom · drag or arrows pan · right-drag window/level · i invert · 0 reset</span>
+    <button class="draw" type="button" aria-pressed="false" hidden>Draw a box</button>
+    <span class="hint">wheel or + − zoom · drag or arrows pan · right-drag window/level · i invert · 0 reset<span
+      class="draw-hint" hidden> · b box: drag, or Enter for the middle of the view</span></span>
   </div>
   <div class="banner" role="status" hidden></div>
   <div class="grid"></div>
@@ -114,6 +146,9 @@ _CSS = """
 .bar select, .bar button { font: inherit; color: inherit; background: var(--st-secondary-background-color);
   border: 1px solid color-mix(in srgb, var(--st-text-color) 45%, transparent); border-radius: 6px; padding: .15rem .5rem; }
 .bar input { accent-color: var(--st-primary-color); }
+.bar .draw[aria-pressed=true] { background: var(--st-primary-color); color: var(--st-background-color);
+  border-color: var(--st-primary-color); }
+.drawing canvas { cursor: crosshair; }
 .hint { opacity: .75; font-size: .8rem; }
 .banner { background: var(--st-secondary-background-color); border-left: 4px solid var(--st-primary-color);
   padding: .25rem .6rem; margin-bottom: .5rem; font-size: .85rem; }
@@ -159,7 +194,7 @@ function paint(picture, colour) {
 }
 
 export default function (component) {
-  const { parentElement: root, data } = component;
+  const { parentElement: root, data, setStateValue } = component;
   const box = root.querySelector(".viewer");
   // View and choices outlive a rerun of the page: they stay with the element.
   const view = root.__view || (root.__view = { ...HOME });
@@ -168,6 +203,10 @@ export default function (component) {
   const tables = {};
   for (const [name, text] of Object.entries(data.tables)) tables[name] = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const opacity = box.querySelector(".opacity"), colours = box.querySelector(".colours");
+  const drawButton = box.querySelector(".draw");
+  // A box belongs to the radiograph that it was drawn on: x, y, x, y in shares of the picture.
+  const drawn = root.__drawn && root.__drawn.radiograph === data.radiograph ? root.__drawn : (root.__drawn = {
+    radiograph: data.radiograph, sides: null, armed: false });
   const outline = box.querySelector(".outline"), banner = box.querySelector(".banner"), grid = box.querySelector(".grid");
   let panels = [], frame = 0, pictureStale = true, mapStale = true;
 
@@ -221,6 +260,14 @@ export default function (component) {
           }
         }
       }
+      if (drawn.sides && panel.outline) {
+        const [x0, y0, x1, y1] = drawn.sides;
+        for (const [colour, line] of [["#000", 4], ["#ffd23f", 2]]) {
+          context.strokeStyle = colour;
+          context.lineWidth = line * Math.max(1, width / 500);
+          context.strokeRect(left + x0 * w, top + y0 * h, (x1 - x0) * w, (y1 - y0) * h);
+        }
+      }
     }
     pictureStale = mapStale = false;
     box.dataset.view = JSON.stringify({ ...view, ...shown });
@@ -240,6 +287,26 @@ export default function (component) {
     const u = (event.clientX - r.left) / r.width - 0.5, v = (event.clientY - r.top) / r.height - 0.5;
     return { x: view.x + u / view.zoom, y: view.y + v / view.zoom, u, v };
   }
+  function arm(on) {
+    drawn.armed = on && data.radiograph !== null;
+    drawButton.setAttribute("aria-pressed", String(drawn.armed));
+    drawButton.textContent = drawn.armed ? "Drag a box on a picture" : "Draw a box";
+    box.classList.toggle("drawing", drawn.armed);
+  }
+  function span(a, b) {
+    // The box between two places, within the picture.
+    const inside = (v) => Math.min(1, Math.max(0, v));
+    return [Math.min(inside(a.x), inside(b.x)), Math.min(inside(a.y), inside(b.y)),
+      Math.max(inside(a.x), inside(b.x)), Math.max(inside(a.y), inside(b.y))];
+  }
+  function send() {
+    // Whole pixels of the radiograph. This is the only thing that leaves the browser.
+    const [width, height] = data.size, [x0, y0, x1, y1] = drawn.sides;
+    const sides = [Math.floor(x0 * width), Math.floor(y0 * height), Math.ceil(x1 * width), Math.ceil(y1 * height)];
+    arm(false);
+    box.dataset.box = JSON.stringify(sides);
+    setStateValue("box", { radiograph: data.radiograph, box: sides });
+  }
   function reset() { Object.assign(view, HOME); pictureStale = true; redraw(); }
 
   function listen(panel) {
@@ -256,6 +323,24 @@ export default function (component) {
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
+      if (drawn.armed && panel.outline && event.button === 0 && !event.shiftKey) {
+        const start = at(panel, event), before = drawn.sides;
+        const stretch = (next) => { drawn.sides = span(start, at(panel, next)); redraw(); };
+        const end = (last) => {
+          canvas.removeEventListener("pointermove", stretch);
+          canvas.removeEventListener("pointerup", end);
+          canvas.removeEventListener("pointercancel", end);
+          const [x0, y0, x1, y1] = span(start, at(panel, last));
+          const meant = last.type === "pointerup" && x1 - x0 > 0.004 && y1 - y0 > 0.004;  // a click is no box
+          drawn.sides = meant ? [x0, y0, x1, y1] : before;
+          if (meant) send();
+          redraw();
+        };
+        canvas.addEventListener("pointermove", stretch);
+        canvas.addEventListener("pointerup", end);
+        canvas.addEventListener("pointercancel", end);
+        return;
+      }
       let lastX = event.clientX, lastY = event.clientY;
       const windowing = event.button === 2 || event.shiftKey;
       const move = (next) => {
@@ -301,6 +386,13 @@ export default function (component) {
       else if (key === "ArrowUp") view.y -= step;
       else if (key === "ArrowDown") view.y += step;
       else if (key === "i") { view.invert = !view.invert; pictureStale = true; }
+      else if (key === "b") { arm(!drawn.armed); event.preventDefault(); return; }
+      else if (key === "Escape" && drawn.armed) { arm(false); event.preventDefault(); return; }
+      else if (key === "Enter" && drawn.armed && panel.outline) {
+        const reach = 0.25 / view.zoom;
+        drawn.sides = span({ x: view.x - reach, y: view.y - reach }, { x: view.x + reach, y: view.y + reach });
+        send(); redraw(); event.preventDefault(); return;
+      }
       else if (key === "0") { reset(); event.preventDefault(); return; }
       else return;
       event.preventDefault();
@@ -313,6 +405,9 @@ export default function (component) {
   colours.onchange = () => { shown.colours = colours.value; mapStale = true; redraw(); };
   outline.onchange = () => { shown.outline = outline.checked; redraw(); };
   box.querySelector(".reset").onclick = reset;
+  drawButton.hidden = box.querySelector(".draw-hint").hidden = data.radiograph === null;
+  drawButton.onclick = () => arm(!drawn.armed);
+  arm(drawn.armed);
 
   (async () => {
     const loaded = await Promise.all(data.panels.map(async (entry) => ({

@@ -100,7 +100,7 @@ def choose_case() -> str | None:
         )
     for sentence in [*st.session_state.get("upload_errors", []), st.session_state.get("link_error")]:
         if sentence:
-            st.error(sentence, icon="🚫")
+            st.error(sentence, icon=":material/error:")
     _session.restore_case()
     with right:
         case = st.selectbox(
@@ -117,7 +117,7 @@ def choose_case() -> str | None:
 
 def empty_state() -> None:
     """Samples to start with, and what the chosen network reached."""
-    st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon="👆")
+    st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon=":material/arrow_upward:")
     columns = st.columns(4)
     for column, name in zip(columns, ("normal", "ground-glass", "consolidation", "normal-marker"), strict=True):
         sample = _session.SAMPLES_BY_NAME[name]
@@ -134,7 +134,7 @@ def show_job(job: _jobs.Job | None, start: str, submit) -> None:
     """Start button, progress, cancel."""
     if job is None or not job.active:
         if job is not None and job.state == "failed":
-            st.error(job.error or "The explanation failed.", icon="🚫")
+            st.error(job.error or "The explanation failed.", icon=":material/error:")
         if st.button(start, type="primary", key="run-lime"):
             submit()
             st.rerun()
@@ -168,8 +168,15 @@ def work() -> None:
     again = "Run LIME" if job is None else "Run LIME again"
     show_job(job, again, submit)
     if job is not None and job.state == "cancelled" and shown is partial:
-        st.info(f"LIME was stopped after {shown.explanations['lime'].samples} samples; its map is partial.", icon="⏹️")
-    _panels.figures(shown)
+        st.info(
+            f"LIME was stopped after {shown.explanations['lime'].samples} samples; its map is partial.",
+            icon=":material/stop_circle:",
+        )
+    left, right = st.columns([3, 2])
+    with left:
+        _panels.figures(shown)
+    with right:
+        _panels.how_good(shown)
     st.caption(
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."
@@ -193,7 +200,7 @@ try:
     models = _session.models(settings.model)
     quick = _session.analysis_of(radiograph, settings)
 except CxnetError as error:
-    st.error(str(error), icon="🚫")
+    st.error(str(error), icon=":material/error:")
     st.stop()
 for note in radiograph.notes:
     st.caption(f"• {note}")
@@ -202,7 +209,7 @@ with left:
     _panels.prediction(quick)
 with right:
     _panels.lungs(quick)
-    _panels.how_good(quick)
+    _panels.how_often(quick)
     if radiograph.tags:
         with st.expander("Technical tags (the only ones that are kept)"):
             st.table(dict(radiograph.tags))

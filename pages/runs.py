@@ -93,7 +93,10 @@ def link_to(view: View) -> str:
 
 def empty_state() -> None:
     """How to get a first run."""
-    st.info("There is no stored run yet. A run holds every out-of-fold prediction of a k-fold training.", icon="👆")
+    st.info(
+        "There is no stored run yet. A run holds every out-of-fold prediction of a k-fold training.",
+        icon=":material/arrow_upward:",
+    )
     st.markdown(
         "Train one, or bring predictions that you have as a CSV (case, true, probability_… or predicted, fold):"
     )
@@ -168,13 +171,13 @@ def banners(run: Run, matrix: panels.Matrix) -> None:
     if problems:
         reason = matrix.check.intervals_reason
         told = f"\n\n**Intervals are withheld: {reason}.**" if reason else ""
-        st.warning("\n".join(f"- {sentence}" for sentence in problems) + told, icon="⚠️")
+        st.warning("\n".join(f"- {sentence}" for sentence in problems) + told, icon=":material/warning:")
     if matrix.threshold is not None:
         left, right = st.columns([4, 1], vertical_alignment="center")
         left.info(
             f"Operating point moved: **{matrix.decisions}**, else the most probable other class. Matrix, figures and "
             "cells follow; maps still explain the stored decision.",
-            icon="🎚️",
+            icon=":material/tune:",
         )
         right.button(
             "Back to stored decisions", on_click=lambda: go(threshold=None, at=None), width="stretch",
@@ -227,7 +230,7 @@ def work(found: dict[str, Run], view: View) -> None:
         if len(rows):
             _gallery.gallery(run, rows)
         else:
-            st.info("No case is in this cell.", icon="ℹ️")
+            st.info("No case is in this cell.", icon=":material/info:")
     st.divider()
     st.session_state["runs-panel"] = view.panel
     st.segmented_control(
@@ -241,7 +244,7 @@ def show_panel(found: dict[str, Run], view: View, matrix: panels.Matrix, thresho
     """The chosen one only, so that a click does not pay for the others."""
     run, selection = found[view.run], matrix.selection
     if view.panel in PANELS[:3] and selection.probabilities is None:
-        st.info("This run stores decisions only, so there are no curves.", icon="ℹ️")
+        st.info("This run stores decisions only, so there are no curves.", icon=":material/info:")
     elif view.panel in PANELS[:2]:
         left, right = st.columns([2, 3])
         with left:
@@ -259,7 +262,7 @@ def show_panel(found: dict[str, Run], view: View, matrix: panels.Matrix, thresho
     elif view.panel == "Sources and views":
         panels.parts(matrix)
     elif view.panel == "Compare" and view.compare is None:
-        st.info("Choose a second run under “Compare with”.", icon="👆")
+        st.info("Choose a second run under “Compare with”.", icon=":material/arrow_upward:")
     elif view.panel == "Compare":
         other = data.select(found[str(view.compare)], None)
         if threshold is not None:
@@ -274,7 +277,7 @@ _panels.notice()
 st.title("Runs")
 found, problems = _store.listing()
 for sentence in problems:
-    st.error(sentence, icon="🚫")
+    st.error(sentence, icon=":material/error:")
 if not found:
     empty_state()
     st.stop()
@@ -284,4 +287,4 @@ describe(found[view.run])
 try:
     work(found, view)
 except CxnetError as error:
-    st.error(str(error), icon="🚫")
+    st.error(str(error), icon=":material/error:")
