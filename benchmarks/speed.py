@@ -141,6 +141,10 @@ def lime_stability(classifier: Classifier, data: Path, seeds: int, cases: int) -
         print({name: round(values[-1], 3) for name, values in scores.items()}, flush=True)
     for name, values in scores.items():
         print(f"VSI of the top five, {name}: mean {np.mean(values):.3f} over {len(values)} radiographs, {seeds} seeds")
+    difference = np.array(scores["default"]) - np.array(scores["stock, 1000"])
+    resampled = np.random.default_rng(0).choice(difference, (10_000, len(difference))).mean(axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    print(f"VSI, default minus stock: {difference.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f} (bootstrap)")
     print(f"samples used by default: median {median(used):.0f}, most {max(used)}")
 
 

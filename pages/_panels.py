@@ -211,7 +211,7 @@ def _percent(score: AuditScore) -> str:
 
 def figures(analysis: Analysis) -> None:
     """The audit of every map: in-lung energy beside its nulls, lift, z, then everything as a table."""
-    columns = st.columns(max(2, len(analysis.explanations)))
+    columns = st.columns(max(1, len(analysis.explanations)))
     for column, (method, explanation) in zip(columns, analysis.explanations.items(), strict=False):
         with column, st.container(border=True):
             _figures_of(method, explanation, {score.name: score for score in analysis.scores[method]})

@@ -33,6 +33,8 @@ Predict = Callable[[Stack], NDArray[np.floating[Any]]]
 
 #: Refit after this many samples; also the rhythm of partial results.
 REFIT_EVERY = 16
+#: Settled is what led at so many refits in a row.
+EQUAL_REFITS = 4
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def explain_lime(
     -----
     With ``stop_when_stable`` it stops, at the end of a refit and not before one complete block of the balanced
     design (twice the superpixels plus a few) or as many random samples, when for every class the same `top_k`
-    superpixels led at the last five refits. Settled does not mean right: read the standard errors and R² too.
+    superpixels led at the last :data:`EQUAL_REFITS` refits. Settled does not mean right: read the standard errors and R² too.
     """
     settings = settings or LimeSettings()
     count = int(segments.max()) + 1
@@ -319,7 +321,9 @@ def explain_lime(
         found = _fit(rows[:done], np.concatenate(outputs), targets, segments, settings.kernel_width)
         for target in targets:
             leaders[target].append(frozenset(found[target].top(settings.top_k)))
-        stable = done > block_rows(count) and all(len(ls) >= 5 and len(set(ls[-5:])) == 1 for ls in leaders.values())
+        stable = done > block_rows(count) and all(
+            len(ls) >= EQUAL_REFITS and len(set(ls[-EQUAL_REFITS:])) == 1 for ls in leaders.values()
+        )
         finished = complete or (stable and settings.stop_when_stable)
         found = {t: _marked(e, stable, finished) for t, e in found.items()}
         yield found
