@@ -333,6 +333,7 @@ export default function (component) {
   const { parentElement: root, data } = component;
   const list = root.querySelector(".cards");
   list.replaceChildren(...data.cards.map(draw));
+  list.dataset.drawn = String(Math.round(performance.now()));
   if (root.__page !== undefined && root.__page !== data.page) list.scrollIntoView({ block: "start" });
   root.__page = data.page;
 }

@@ -32,6 +32,7 @@ class Server:
 
     url: str
     log: Path
+    process: int = 0
 
 
 def _free_port() -> int:
@@ -45,11 +46,12 @@ def _free_port() -> int:
 def serve(folder: Path) -> Iterator[Server]:
     """``streamlit run app.py`` with its log in a folder, until it answers; stopped at the end."""
     port = _free_port()
-    found = Server(f"http://127.0.0.1:{port}", folder / "log.txt")
+    url, log_file = f"http://127.0.0.1:{port}", folder / "log.txt"
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
-    with found.log.open("w") as log:
+    with log_file.open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    found = Server(url, log_file, process.pid)
     try:
         end = time.monotonic() + TIMEOUT_S
         while True:
