@@ -92,9 +92,7 @@ class Network:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 export(keras_model(card), outputs_of(card.recipe), Path(folder) / "network.xml")
-                graph = core.read_model(
-                    (Path(folder) / "network.xml").read_text("utf-8"), (Path(folder) / "network.bin").read_bytes()
-                )
+                graph = core.read_model(Path(folder) / "network.xml")
         mean, deviation = SCALING[card.scaling]
         steps = ov.preprocess.PrePostProcessor(graph)
         image = steps.input("image")

@@ -1,0 +1,175 @@
+"""Networks of stored folds: found by name, refused if changed, shown the part of the radiograph they were trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cxnet.analysis import Settings, analyse, available_models, load_models, to_json, to_original
+from cxnet.architectures import ARCHITECTURES, SCALING
+from cxnet.classifier import Classifier
+from cxnet.enhance import Enhancement
+from cxnet.errors import WeightsError
+from cxnet.phantom import make_phantom
+from cxnet.radiograph import Radiograph, open_radiograph
+from cxnet.runs import sha256, write_run
+from cxnet.weights import card, keras_model, write_arrays
+
+CLASSES = ("COVID-19", "Normal", "Pneumonia")
+APP = str(Path(__file__).parents[1] / "app.py")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs whose networks are untrained, and a phantom beside them."""
+    import keras
+
+    root = tmp_path_factory.mktemp("runs")
+    picture = root / "pictures" / "one.png"
+    picture.parent.mkdir()
+    cv2.imwrite(str(picture), make_phantom(5, 400, "consolidation").pixels)
+    keras.utils.set_random_seed(4)
+    row = ARCHITECTURES["base-cnn-v2"]
+    model = row.build(input_size_px=row.input_size_px, outputs=3, activation=None)
+    weights = root / "weights.npz"
+    write_arrays(weights, {v.path: np.asarray(v) for v in model.weights})
+    for region in ("full", "lung-mask", "lung-crop", "background"):
+        info = {
+            "title": f"Untrained, {region}", "architecture": "base-cnn-v2", "recipe": "none", "region": region,
+            "channels": list(row.channels), "input_size_px": row.input_size_px, "classes": list(CLASSES),
+            "enhancement": asdict(Enhancement(histogram_matching=True)), "dataset": {"cases": 5},
+        }  # fmt: skip
+        table = pd.DataFrame(
+            {"case": [sha256(picture)], "file": ["one.png"], "true": ["Normal"], "predicted": ["Normal"]}
+        )
+        files = {"fold-2.npz": weights}
+        write_run(
+            root / f"untrained-{region}", info, {2: table}, {2: {"files": {"fold-2.npz": sha256(weights)}}}, files
+        )
+    table = pd.DataFrame({"case": ["a"], "true": ["Normal"], "predicted": ["Normal"]})
+    write_run(root / "imported", {"classes": list(CLASSES)}, {0: table})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXNET_RUNS", str(root))
+    monkeypatch.setenv("CXNET_IMAGES", str(root / "pictures"))
+
+
+def radiograph(root: Path) -> Radiograph:
+    return open_radiograph(root / "pictures" / "one.png")
+
+
+def test_a_fold_s_network_says_what_keras_says(root: Path) -> None:
+    found = card("untrained-full/fold-2")
+    assert (found.run, found.classes, found.region) == (("untrained-full", 2), CLASSES, "full")
+    classifier = Classifier(found.name)
+    stack = classifier.prepare(radiograph(root).pixels)
+    mean, deviation = (np.array(values, np.float32) for values in SCALING[found.scaling])
+    expected = np.asarray(keras_model(found)((stack[None].astype(np.float32) - mean) / deviation))
+    np.testing.assert_allclose(classifier.logits(stack[None]), expected, atol=1e-4)
+    matched = Enhancement(histogram_matching=True)
+    np.testing.assert_array_equal(stack, classifier.prepare(radiograph(root).pixels, matched))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("untrained-full/fold-0", "came without the weights of its fold 0"),
+        ("imported/fold-0", "came without the weights"),
+        ("nobody/fold-0", "no run called"),
+        ("../pictures/fold-0", "no run called"),
+    ],
+)
+def test_networks_that_are_not_there(name: str, word: str) -> None:
+    with pytest.raises(WeightsError, match=word):
+        card(name)
+
+
+def test_changed_weights_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    shutil.copytree(root / "untrained-full", tmp_path / "changed")
+    path = tmp_path / "changed" / "fold-2.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    with pytest.raises(WeightsError, match="checksum"):
+        Classifier("changed/fold-2")
+
+
+def test_one_network_a_run_is_offered(root: Path) -> None:
+    names = [known.name for known in available_models()]
+    assert names[0] == "covid-cxnet" and len(set(names)) == len(names)
+    assert {"untrained-full/fold-2", "untrained-lung-crop/fold-2"} <= set(names)
+    assert not any(name.startswith("imported") for name in names)
+
+
+@pytest.mark.parametrize("region", ["lung-mask", "lung-crop", "background"])
+def test_what_the_network_is_shown(root: Path, region: str) -> None:
+    name = f"untrained-{region}/fold-2"
+    analysis = analyse(radiograph(root), load_models(name), Settings(model=name))
+    mask, crop = analysis.lungs.mask, analysis.crop
+    assert mask.any()
+    grey = analysis.stack[:, :, 0]
+    inside = cv2.erode(analysis.model_lungs.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    outside = cv2.dilate(analysis.model_lungs.astype(np.uint8), np.ones((41, 41), np.uint8)) == 0
+    shown = to_original(np.ones(grey.shape), analysis)
+    if region == "lung-crop":
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert 0 < crop.top <= rows[0] and crop.bottom >= rows[-1] + 1
+        assert crop.left <= columns[0] and crop.right >= columns[-1] + 1
+        assert shown[: crop.top].max() == 0 and shown[crop.top : crop.bottom, crop.left : crop.right].min() == 1
+        assert analysis.model_lungs.mean() > 1.3 * mask.mean()
+    else:
+        dark, light = (outside, inside) if region == "lung-mask" else (inside, outside)
+        assert np.ptp(grey[dark]) == 0  # blackened, then moved by the histogram as one level
+        assert np.ptp(grey[light]) > 50
+        assert shown.min() == 1
+    told = to_json(analysis)
+    assert told["model"]["region"] == region
+    assert told["shown"] == {"top": crop.top, "bottom": crop.bottom, "left": crop.left, "right": crop.right}
+    assert told["settings"]["enhancement"]["histogram_matching"] is True
+
+
+def test_a_link_opens_a_case_with_the_network_that_never_saw_it(root: Path) -> None:
+    at = AppTest.from_file(APP, default_timeout=60)
+    at.query_params["run"] = "untrained-full"
+    at.query_params["case"] = sha256(root / "pictures" / "one.png")
+    at.run()
+    assert not at.exception and not at.error
+    assert at.session_state["set-model"] == "untrained-full/fold-2"
+    assert at.session_state["case"] == f"run:untrained-full:{sha256(root / 'pictures' / 'one.png')}"
+    assert next(box for box in at.checkbox if box.label.startswith("Match histogram")).value is True
+    assert at.query_params["run"] in ("untrained-full", ["untrained-full"])
+    # the choice outlives a visit to another page
+    next(slider for slider in at.slider if slider.label == "BEASF γ").set_value(2.5).run()
+    at.switch_page("pages/about.py").run()
+    at.switch_page("pages/analyse.py").run()
+    assert not at.exception
+    assert next(slider for slider in at.slider if slider.label == "BEASF γ").value == 2.5
+    assert at.session_state["set-model"] == "untrained-full/fold-2"
+
+
+@pytest.mark.parametrize(
+    ("run", "case", "word"),
+    [
+        ("nobody", "0" * 64, "not here"),
+        ("untrained-full", "0" * 64, "no such case"),
+        ("imported", "a", "not at hand"),
+        ("<script>", "'\x00", "not here"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_says_why(run: str, case: str, word: str) -> None:
+    at = AppTest.from_file(APP, default_timeout=60)
+    at.query_params["run"], at.query_params["case"] = run, case
+    at.run()
+    assert not at.exception
+    assert len(at.error) == 1 and word in at.error[0].value
+    assert "synthetic sample" in at.info[0].value
