@@ -147,6 +147,21 @@ def test_viewer_by_keyboard(page: Any) -> None:
     assert view_of(page) == view
 
 
+def test_choices_outlive_a_visit_to_another_page(page: Any) -> None:
+    page.goto("/?sample=normal")
+    see_viewer(page)
+    page.get_by_text("Equalise histogram").click()
+    idle(page)
+    page.get_by_role("link", name="About").click()
+    expect(page.get_by_role("heading", name="About cxnet")).to_be_visible()
+    idle(page)
+    page.get_by_role("link", name="Analyse").click()
+    see_viewer(page)
+    idle(page)
+    expect(page.get_by_role("checkbox", name="Equalise histogram")).to_be_checked()
+    see_no_error(page)
+
+
 def test_narrow_page_does_not_scroll_sideways(page: Any) -> None:
     page.set_viewport_size({"width": 420, "height": 900})
     page.goto("/?sample=normal")
