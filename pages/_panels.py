@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
+from functools import partial
 
-import cv2
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet.analysis import NOTICE, Analysis, Models, dumps, to_original
-from cxnet.analysis import panels as pictures_of
+from cxnet import report
+from cxnet.analysis import NOTICE, Analysis, Models, to_original
 from cxnet.audit import ZONES, AuditScore
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.statistics import ConfusionMatrix, metrics, wilson
+from cxnet.verdict import CaseAudit
 from cxnet.weights import Card
 from pages import _store
 from pages._matrix import matrix_picker
@@ -178,6 +177,7 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
             f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px",
             np.ascontiguousarray(analysis.stack[:, :, channels.index(channel)]),
             badge=f"{channels.index(channel) + 1} of {len(channels)}: {order}",
+            outline=(analysis.crop.bottom - analysis.crop.top, analysis.crop.right - analysis.crop.left) == pixels.shape,
         ),
     ]
     strongest = float(grad_cam(analysis.prediction, models.classifier.head).max())
@@ -274,25 +274,25 @@ def _fidelity(explanation: Explanation) -> None:
         st.warning("Weak: the surrogate follows the network only in part.", icon=":material/warning:")
 
 
-def downloads(analysis: Analysis) -> None:
-    """What ``python -m cxnet analyse`` writes."""
-
-    def pictures() -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for name, picture in pictures_of(analysis).items():
-                archive.writestr(f"{name}.png", cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
-        return buffer.getvalue()
-
-    first, second, _ = st.columns([1, 1, 3])
-    first.download_button(
-        "analysis.json",
-        lambda: dumps(analysis),
-        "analysis.json",
-        "application/json",
-        on_click="ignore",
-        width="stretch",
-    )
-    second.download_button(
-        "Pictures (zip)", pictures, "cxnet.zip", "application/zip", on_click="ignore", width="stretch"
-    )
+def downloads(analysis: Analysis, audit: CaseAudit | None = None) -> None:
+    """The report as HTML and PDF, and the bundle for auditors; each is made when it is clicked, not before."""
+    first, second, third, _ = st.columns([1, 1, 1, 2])
+    name = f"cxnet-{analysis.radiograph.sha256[:12]}"
+    for column, title, make, kind, mime, told in (
+        (first, "Report (HTML)", report.html, "html", "text/html", "One file for any browser; prints on A4."),
+        (second, "Report (PDF)", report.pdf, "pdf", "application/pdf", "The same as a PDF."),
+        (
+            third, "Bundle (zip)", report.bundle, "zip", "application/zip",
+            "For auditors: all figures as JSON, raw maps, pictures, and a manifest with checksums.",
+        ),
+    ):  # fmt: skip
+        column.download_button(
+            title,
+            partial(make, analysis, audit),
+            f"{name}.{kind}",
+            mime,
+            on_click="ignore",
+            width="stretch",
+            icon=":material/download:",
+            help=told,
+        )

@@ -11,7 +11,7 @@ from cxnet.enhance import Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
 from cxnet.explain.lime import LimeSettings  # noqa: E402
-from pages import _jobs, _panels, _session  # noqa: E402
+from pages import _jobs, _panels, _session, _whatif  # noqa: E402
 from pages._viewer import viewer  # noqa: E402
 
 _panels.notice()
@@ -156,7 +156,8 @@ def work() -> None:
         job.seen()
     partial = job.partial if job is not None else None
     shown: Analysis = partial if partial is not None and "lime" in partial.explanations else quick
-    viewer(_panels.panels(shown, models, channel, shared), shown.lungs.mask, key="viewer")
+    drawn = _panels.panels(shown, models, channel, shared)
+    box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph.sha256)
 
     def submit() -> None:
         try:
@@ -177,6 +178,7 @@ def work() -> None:
         _panels.figures(shown)
     with right:
         _panels.how_good(shown)
+    _whatif.section(shown, models, box)
     st.caption(
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."

@@ -1,0 +1,555 @@
+"""What does the network say if a part of the radiograph is not there; and the verdict on its reason.
+
+The upper half of the file computes and knows no page; the lower half shows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from cxnet.analysis import Analysis, Models
+from cxnet.audit import FILLS, find_markers, hide, lung_region, pad_border, remove
+from cxnet.audit.appearance import answers
+from cxnet.audit.causal import BORDERS, CONTROLS, MODES_DIFFER
+from cxnet.audit.edits import Edit, Fill, control_paddings, control_removals
+from cxnet.classifier import Classifier, softmax
+from cxnet.enhance import Grey
+from cxnet.errors import CxnetError
+from cxnet.lungs import look_at
+from cxnet.verdict import TESTS, CaseAudit, Verdict, audit, thresholds
+from pages import _jobs, _session
+from pages._viewer import Box
+
+Kind = Literal["marker", "background", "lungs", "border", "box"]
+Floats = NDArray[np.float64]
+
+#: Kind of edit → what its button says.
+KINDS: dict[Kind, str] = {
+    "marker": "Remove markers",
+    "background": "Blank the background",
+    "lungs": "Blank the lungs",
+    "border": "Pad over the border",
+    "box": "Hide the box",
+}
+FEW_CONTROLS = 5
+OUTCOMES_KEPT = 12
+BATCH = 8
+THUMBNAIL_PX = 480
+
+NO_MARKER = "no text, marker or arrow was found in this radiograph"
+NO_LUNGS = "no lungs were found in this radiograph"
+NO_BOX = "no box was drawn: press “Draw a box” above the pictures, then drag on one"
+NO_ROOM = "there is no room elsewhere for patches of the same shape and the same share of lung"
+PART_ONLY = "the network is shown a part of the radiograph only, so there is no whole enhanced picture to edit"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which edit, and how.
+
+    Parameters
+    ----------
+    kind : str
+        A key of :data:`KINDS`.
+    fill : {"mean", "blur", "noise"}
+        What hidden parts are replaced with.
+    width : float
+        Of the border, as a fraction of each side.
+    box : tuple of int or None
+        Left, top, right and bottom in pixels of the radiograph.
+    controls : int
+        Control edits wanted.
+    """
+
+    kind: Kind
+    fill: Fill = "mean"
+    width: float = BORDERS[1]
+    box: Box | None = None
+    controls: int = FEW_CONTROLS
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an edit does to the answer.
+
+    Parameters
+    ----------
+    request : Request
+    target : str
+        The class that the analysis explains.
+    classes : tuple of str
+    before : float64 array (classes,)
+        Probabilities for the radiograph as it is.
+    reason : str or None
+        Why there is no answer; then all that follows is empty.
+    pixels : uint8 array (height, width) or None
+        The edited radiograph.
+    area : float
+        Share of the picture that the edit changed.
+    recompute, frozen : float64 array (classes,) or None
+        Probabilities with the edit before and after enhancement.
+    drop : float
+        What the edit takes from the target's logit.
+    controls : tuple of (float, float)
+        Change of the target's probability and drop of its logit, by the same edit elsewhere.
+    controls_reason : str or None
+        Why there are none, for kinds that have controls.
+    """
+
+    request: Request
+    target: str
+    classes: tuple[str, ...]
+    before: Floats
+    reason: str | None = None
+    pixels: Grey | None = None
+    area: float = 0.0
+    recompute: Floats | None = None
+    frozen: Floats | None = None
+    drop: float = 0.0
+    controls: tuple[tuple[float, float], ...] = ()
+    controls_reason: str | None = None
+
+    @property
+    def flips(self) -> bool:
+        """Whether the predicted class becomes another one."""
+        return self.recompute is not None and int(self.recompute.argmax()) != int(self.before.argmax())
+
+    @property
+    def disagreeing(self) -> tuple[str, ...]:
+        """Classes whose probability differs by more than :data:`MODES_DIFFER` between recompute and frozen."""
+        if self.recompute is None or self.frozen is None:
+            return ()
+        apart = np.abs(self.recompute - self.frozen) > MODES_DIFFER
+        return tuple(name for name, differs in zip(self.classes, apart, strict=True) if differs)
+
+
+def try_edit(analysis: Analysis, models: Models, request: Request) -> Outcome:
+    """Edit the radiograph of an analysis and ask its network again.
+
+    Lungs are those of the unedited radiograph: an edit must not move them.
+    """
+    pixels, classifier = analysis.radiograph.pixels, models.classifier
+    nothing = partial(Outcome, request, analysis.target, classifier.classes, analysis.prediction.probabilities)
+    found = _edits(analysis, request)
+    if isinstance(found, str):
+        return nothing(reason=found)
+    edit, controls, controls_reason = found
+    enhancement = analysis.settings.enhancement or classifier.card.enhancement
+
+    def stack(grey: Grey) -> NDArray[np.uint8]:
+        return classifier.prepare(look_at(grey, analysis.lungs, classifier.card.region)[0], enhancement)
+
+    edited = edit(pixels)
+    whole = classifier.card.region == "full"
+    stacks = [stack(edited), *(stack(control(pixels)) for control in controls)]
+    if whole:
+        channels = [edit(np.ascontiguousarray(channel)) for channel in analysis.stack.transpose(2, 0, 1)]
+        stacks.append(np.stack(channels, axis=-1))
+    parts = [np.stack(stacks[first : first + BATCH]) for first in range(0, len(stacks), BATCH)]
+    logits = np.concatenate([classifier.logits(part) for part in parts])
+    target = classifier.classes.index(analysis.target)
+    base = answers(analysis.prediction.logits[None], target)[0]
+    asked = answers(logits, target)
+    return nothing(
+        pixels=edited,
+        area=float((edited != pixels).mean()),
+        recompute=softmax(logits[0]),
+        frozen=softmax(logits[-1]) if whole else None,
+        drop=base.logit - asked[0].logit,
+        controls=tuple(
+            (answer.probability - base.probability, base.logit - answer.logit)
+            for answer in asked[1 : 1 + len(controls)]
+        ),
+        controls_reason=controls_reason,
+    )
+
+
+def _edits(analysis: Analysis, request: Request) -> tuple[Edit, tuple[Edit, ...], str | None] | str:
+    """The edit, its control edits, and why there are none; or why there is no edit."""
+    pixels, lungs = analysis.radiograph.pixels, analysis.lungs.mask
+    rng = np.random.default_rng(analysis.settings.seed)
+    if request.kind == "border":
+        edit: Edit = partial(pad_border, width=request.width)
+        return edit, control_paddings(pixels.shape, request.width, request.controls, rng), None
+    if request.kind == "marker":
+        markers = find_markers(pixels).mask
+        if not markers.any():
+            return NO_MARKER
+        controls = control_removals(markers, lungs, request.controls, rng)
+        return partial(remove, mask=markers), controls, None if controls else NO_ROOM
+    if request.kind == "box":
+        if request.box is None:
+            return NO_BOX
+        boxes = control_boxes(request.box, lungs, request.controls, rng)
+        edit = partial(hide, hidden=_mask(request.box, pixels.shape), fill=request.fill)
+        controls = tuple(partial(hide, hidden=_mask(box, pixels.shape), fill=request.fill) for box in boxes)
+        return edit, controls, None if controls else NO_ROOM
+    if not lungs.any():
+        return NO_LUNGS
+    region = lung_region(lungs, "hull")
+    hidden = region if request.kind == "lungs" else ~region
+    return partial(hide, hidden=hidden, fill=request.fill), (), None
+
+
+def _mask(box: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, np.bool_)
+    left, top, right, bottom = box
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def control_boxes(box: Box, lungs: NDArray[np.bool_], count: int, rng: np.random.Generator) -> tuple[Box, ...]:
+    """Boxes of the same size at random places off the first, as far in the lungs as it is (± 10 % of its area).
+
+    None at all without room for `count` different ones.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    total = cv2.integral(lungs.astype(np.uint8)).astype(np.int64)
+    inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    fits = np.abs(inside - inside[top, left]) <= 0.1 * width * height
+    fits[max(0, top - height + 1) : bottom, max(0, left - width + 1) : right] = False
+    places = np.flatnonzero(fits)
+    if len(places) < count:
+        return ()
+    rows, columns = np.divmod(rng.choice(places, count, replace=False), fits.shape[1])
+    return tuple((x, y, x + width, y + height) for x, y in zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+class Stopped(Exception):
+    """The reader cancelled."""
+
+
+class _Watched:
+    """A classifier that counts the pictures it is shown, and stops between them when it is told to."""
+
+    def __init__(self, classifier: Classifier, trial: Trial, cancel: threading.Event) -> None:
+        self._classifier, self._trial, self._cancel = classifier, trial, cancel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._classifier, name)
+
+    def prepare(self, *arguments: Any) -> NDArray[np.uint8]:
+        self._go_on()
+        return self._classifier.prepare(*arguments)
+
+    def logits(self, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._go_on()
+        found = self._classifier.logits(stacks)
+        self._trial.shown += len(stacks)
+        return found
+
+    def _go_on(self) -> None:
+        if self._cancel.is_set():
+            raise Stopped
+
+
+@dataclass(eq=False)
+class Trial:
+    """The tests of one answer while they run, and what came of them."""
+
+    shown: int = 0
+    audit: CaseAudit | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a verdict."""
+        return self.audit is not None
+
+
+def audit_steps(analysis: Analysis, models: Models, cancel: threading.Event) -> Iterator[Trial]:
+    """:func:`cxnet.verdict.audit` as work for the runner: one value that changes while the tests run."""
+    trial = Trial()
+    yield trial
+    watched: Any = _Watched(models.classifier, trial, cancel)
+    try:
+        trial.audit = audit(analysis, Models(watched, models.segmenter))
+    except Stopped:
+        return
+    yield trial
+
+
+# --------------------------------------------------------------------------------------------------------------- page
+
+MOST_SHOWN = 95  # pictures that the tests show a network at most
+VERDICTS = {
+    "wrong reason": "Wrong reason: the answer hangs on something else than the lungs",
+    "suspicious map": "Suspicious map: the maps lie outside the lungs, but no causal test bears them out",
+    "none found": "No wrong reason found",
+    "undetermined": "Undetermined: something that the tests stand on has failed",
+}
+TURNED = {True: "turned", False: "did not turn", None: "could not be tried"}
+FILL_TITLES = {"mean": "the mean grey", "blur": "a strong blur", "noise": "noise"}
+
+
+def in_words(difference: float) -> str:
+    """A change of a probability: how large, which way."""
+    size = abs(difference)
+    if size < 0.02:
+        return "about the same"
+    how = "slightly" if size < 0.1 else "clearly" if size < 0.3 else "far"
+    return f"{how} {'higher' if difference > 0 else 'lower'}"
+
+
+def signed(value: float) -> str:
+    """Two digits and a sign, with a true minus."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def compare(classes: tuple[str, ...], before: Floats, after: Floats, frozen: Floats | None = None) -> None:
+    """Probabilities per class before and after as a table, and whether the predicted class flips."""
+    rows = {
+        "Before": [f"{p:.3f}" for p in before],
+        "After": [f"{p:.3f}" for p in after],
+        "Change": [f"{signed(b - a)} {in_words(b - a)}" for a, b in zip(before, after, strict=True)],
+    }
+    if frozen is not None:
+        rows["After, frozen"] = [f"{p:.3f}" for p in frozen]
+    st.table(pd.DataFrame(rows, index=pd.Index(classes, name="Class")))
+    was, now = classes[int(before.argmax())], classes[int(after.argmax())]
+    st.markdown(
+        f"The predicted class **flips** from {was} to **{now}**." if was != now else f"It still says **{now}**."
+    )
+
+
+def take_box(analysis: Analysis, box: Box | None) -> None:
+    """Ask for a box as soon as it was drawn."""
+    drawn = (analysis.radiograph.sha256, box)
+    if box is not None and st.session_state.get("whatif-drawn") != drawn:
+        st.session_state["whatif-drawn"] = drawn
+        _ask(analysis.radiograph.sha256, "box")
+
+
+def section(analysis: Analysis, models: Models, box: Box | None) -> None:
+    """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested."""
+    take_box(analysis, box)
+    job = _session.lime_job(_verdict_key(analysis))
+    every = 1.0 if job is not None and job.active else None
+    st.subheader("What if …", divider="gray")
+    st.fragment(what_if)(analysis, models, box)
+    st.subheader("Is it the right reason?", divider="gray")
+    st.fragment(verdict_panel, run_every=every)(analysis, models)
+
+
+def _ask(sha256: str, kind: Kind, controls: int = FEW_CONTROLS) -> None:
+    st.session_state["whatif-asked"] = (sha256, kind, controls)
+
+
+def what_if(analysis: Analysis, models: Models, box: Box | None) -> None:
+    """The buttons, and what the last of them did."""
+    sha256 = analysis.radiograph.sha256
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for kind, title in KINDS.items():
+            st.button(title, key=f"whatif-{kind}", on_click=_ask, args=(sha256, kind))
+    with st.container(horizontal=True):
+        fill = _session.setting(
+            st.selectbox, "Hidden parts become", "whatif-fill", FILLS[0], list(FILLS), format_func=FILL_TITLES.get,
+            width=200,
+        )  # fmt: skip
+        width = _session.setting(
+            st.selectbox, "Width of the border", "whatif-width", BORDERS[1], list(BORDERS),
+            format_func=lambda share: f"{100 * share:.0f} % of each side", width=200,
+        )  # fmt: skip
+    asked_for, kind, controls = st.session_state.get("whatif-asked", (None, "marker", FEW_CONTROLS))
+    if asked_for != sha256:
+        st.caption(
+            "Each button takes something away from the radiograph and asks the network again. "
+            "To hide a part of your own choice, press “Draw a box” above the pictures."
+        )
+        return
+    request = Request(kind, fill, width, box if kind == "box" else None, controls)
+    with st.spinner("Asking the network again …", show_time=False):
+        found = outcome_of(analysis, models, request)
+    show(found, sha256)
+
+
+def outcome_of(analysis: Analysis, models: Models, request: Request) -> Outcome:
+    """:func:`try_edit`, once a session for the same question."""
+    kept: OrderedDict[Hashable, Outcome] = st.session_state.setdefault("whatif-outcomes", OrderedDict())
+    settings = analysis.settings
+    key = (analysis.radiograph.sha256, settings.model, settings.enhancement, settings.seed, analysis.target, request)
+    if key not in kept:
+        kept[key] = try_edit(analysis, models, request)
+        while len(kept) > OUTCOMES_KEPT:
+            kept.popitem(last=False)
+    return kept[key]
+
+
+def thumbnail(pixels: Grey) -> Grey:
+    """Small enough for a column."""
+    scale = THUMBNAIL_PX / max(pixels.shape)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def show(found: Outcome, sha256: str) -> None:
+    """An outcome: the edited picture beside the figures."""
+    title = KINDS[found.request.kind]
+    if found.reason is not None or found.recompute is None or found.pixels is None:
+        st.info(f"**{title}**: undefined, because {found.reason}.", icon=":material/info:")
+        return
+    picture, figures = st.columns([1, 3])
+    with picture:
+        st.image(
+            thumbnail(found.pixels), caption=f"{title}: {100 * found.area:.1f} % of the picture changed",
+            width="stretch", alt=f"Edited radiograph: {title}",
+        )  # fmt: skip
+    with figures:
+        number = found.classes.index(found.target)
+        was, now = float(found.before[number]), float(found.recompute[number])
+        st.markdown(
+            f"**{title}**: {found.target} goes from {was:.3f} to **{now:.3f}**, {in_words(now - was)} "
+            f"({signed(now - was)})."
+        )
+        compare(found.classes, found.before, found.recompute, found.frozen)
+        if found.frozen is None:
+            st.caption(f"No figure with frozen enhancement: {PART_ONLY}.")
+        elif found.disagreeing:
+            st.warning(
+                f"Recomputed and frozen enhancement differ by more than {MODES_DIFFER} for "
+                f"{', '.join(found.disagreeing)}: a part of the effect comes from the enhancement, not from what was "
+                "taken away.",
+                icon=":material/warning:",
+            )
+        else:
+            st.caption(
+                "“Frozen” edits the enhanced picture; “After” edits the radiograph and enhances it again. They agree "
+                f"within {MODES_DIFFER}."
+            )
+        _controls(found, sha256)
+
+
+def _controls(found: Outcome, sha256: str) -> None:
+    """What the same edit does elsewhere."""
+    kind, count = found.request.kind, len(found.controls)
+    if kind in ("background", "lungs"):
+        return
+    if not count:
+        st.caption(f"No controls: {found.controls_reason}.")
+        return
+    changes = sorted(change for change, _ in found.controls)
+    as_much = sum(drop >= found.drop for _, drop in found.controls)
+    told = (
+        f"**{count} control edits** of the same area elsewhere change {found.target} by {signed(changes[0])} to "
+        f"{signed(changes[-1])}; {as_much} of {count} lower its logit at least as much as this one "
+        f"({signed(-found.drop)} logits)."
+    )
+    if count >= CONTROLS:
+        st.markdown(f"{told} One-sided p = {(1 + as_much) / (1 + count):.3f}.")
+        return
+    st.markdown(f"{told} So few can hint, not prove.")
+    st.button(f"With {CONTROLS} controls", key="whatif-controls", on_click=_ask, args=(sha256, kind, CONTROLS))
+
+
+# ------------------------------------------------------------------------------------------------------------ verdict
+
+
+def _verdict_key(analysis: Analysis) -> Hashable:
+    """What a verdict belongs to: a radiograph, settings, and the maps that were there to be judged."""
+    finished = frozenset(method for method, found in analysis.explanations.items() if found.finished)
+    return ("verdict", analysis.radiograph.sha256, analysis.settings, finished)
+
+
+def verdict_panel(analysis: Analysis, models: Models) -> None:
+    """Start button, progress, cancel; then the verdict."""
+    key = _verdict_key(analysis)
+    job = _session.lime_job(key)
+    if job is not None and job.active:
+        st.session_state["verdict-active"] = True
+        job.seen()
+        shown = job.partial.shown if job.partial is not None else 0
+        waiting = job.state == "queued"
+        text = f"Waiting behind {_jobs.runner().position(job)}" if waiting else f"{shown} edited pictures shown so far"
+        bar, button = st.columns([5, 1], vertical_alignment="center")
+        bar.progress(min(1.0, shown / MOST_SHOWN), text=text)
+        if button.button("Cancel", key="cancel-verdict", width="stretch"):
+            job.cancel.set()
+        return
+    if st.session_state.pop("verdict-active", False):
+        st.rerun()  # the fragment's timer ends with a full run
+    if job is not None and job.state == "done" and job.partial.audit is not None:
+        show_verdict(job.partial.audit, analysis)
+        return
+    if job is not None and job.state == "failed":
+        st.error(job.error or "The tests failed.", icon=":material/error:")
+    elif job is not None:
+        st.info("The tests were stopped before they came to a verdict.", icon=":material/stop_circle:")
+    st.caption(
+        "Shows the network edited pictures (without lungs, without background, markers or border, with other contrast "
+        "and sharpness) and judges by two keys: what the maps show and what the network needs."
+    )
+    if st.button("Test the reason", type="primary", key="run-verdict"):
+        try:
+            _session.start_lime(key, _jobs.runner().submit(lambda cancel: audit_steps(analysis, models, cancel)))
+        except CxnetError as error:
+            st.error(str(error), icon=":material/error:")
+        else:
+            st.rerun()
+
+
+def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
+    """The verdict in words, its keys, facts and figures."""
+    verdict = found.verdict
+    told, icon = {
+        "wrong reason": (st.error, ":material/flag:"), "suspicious map": (st.warning, ":material/warning:"), "none found": (st.info, ":material/search:"),
+    }.get(verdict.name, (st.info, ":material/help:"))  # fmt: skip
+    told(f"**{VERDICTS[verdict.name]}**", icon=icon)
+    st.markdown(
+        f"For the answer **{analysis.target}**: the map key **{TURNED[verdict.map_key]}**, the causal key "
+        f"**{TURNED[verdict.causal_key]}**."
+    )
+    if verdict.facts:
+        st.markdown("\n".join(f"- {fact[0].upper()}{fact[1:]}" for fact in verdict.facts))
+    _evidence(verdict)
+    rows = [
+        (
+            score.name,
+            None if score.value is None else round(score.value, 3),
+            score.unit,
+            ", ".join(f"{name} {value:.3f}" for name, value in score.null.items()),
+            score.reason or "",
+        )
+        for score in found.scores
+    ]
+    with st.expander("All causal figures as a table"):
+        names = ["Figure", "Value", "Unit", "What to expect without a reason", "Undefined because"]
+        st.dataframe(pd.DataFrame(rows, columns=names), hide_index=True, width="stretch")
+        disagree = found.causal.modes_disagree
+        if disagree:
+            st.caption(
+                f"Recomputed and frozen enhancement differ by more than {MODES_DIFFER} in: {', '.join(disagree)}."
+            )
+    st.caption(
+        f"Thresholds, version {verdict.thresholds_version} ({thresholds().source.rstrip('.')}); {found.passes} pictures "
+        "were shown to the network. **No wrong reason found is not a right reason proven.**"
+    )
+
+
+def _evidence(verdict: Verdict) -> None:
+    """How strongly each causal test speaks, beside the line from which it turns."""
+    limits = asdict(thresholds())
+    rows = []
+    for name, meaning in TESTS.items():
+        value, limit = verdict.evidence.values.get(name), limits.get(name)
+        rows.append(
+            (
+                meaning,
+                "undefined" if value is None else signed(value),
+                "" if limit is None else f"from {limit:.2f}",
+            )
+        )
+    names = ["Would mean", "Evidence, logits", "Turns"]
+    st.table(pd.DataFrame(rows, columns=names, index=pd.Index(TESTS, name="Causal test")))
