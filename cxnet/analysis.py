@@ -139,9 +139,9 @@ def available_models() -> tuple[Card, ...]:
     return tuple(found)
 
 
-def load_models(name: str = "covid-cxnet") -> Models:
-    """Load a classifier and the lung segmenter."""
-    return Models(Classifier(name), LungSegmenter())
+def load_models(name: str | Card = "covid-cxnet", threads: int | None = None) -> Models:
+    """Load a classifier and the lung segmenter; on how many threads they run is for :class:`cxnet.engine.Network`."""
+    return Models(Classifier(name, threads), LungSegmenter(threads))
 
 
 def analyse(radiograph: Radiograph, models: Models, settings: Settings | None = None) -> Analysis:

@@ -129,12 +129,14 @@ class Head:
 
 
 class Classifier:
-    """A shipped network that is ready to run. Thread-safe.
+    """A network that is ready to run. Thread-safe.
 
     Parameters
     ----------
-    name : str
-        A name of ``weights/manifest.toml``, such as "covid-cxnet".
+    name : str or Card
+        A name of ``weights/manifest.toml``, such as "covid-cxnet", or of a stored fold, such as "base-cnn-v2/fold-0".
+    threads : int, optional
+        See :class:`cxnet.engine.Network`.
 
     Raises
     ------
@@ -142,11 +144,11 @@ class Classifier:
         If there are no such weights, they are damaged, or they do not classify.
     """
 
-    def __init__(self, name: str = "covid-cxnet") -> None:
-        self.card: Card = card(name)
+    def __init__(self, name: str | Card = "covid-cxnet", threads: int | None = None) -> None:
+        self.card = card(name) if isinstance(name, str) else name
         if self.card.recipe.task != "classification":
-            raise WeightsError(f"The weights {name!r} do not classify; choose a classification network.")
-        self._network = Network(self.card)
+            raise WeightsError(f"The weights {self.card.name!r} do not classify; choose a classification network.")
+        self._network = Network(self.card, threads)
         with np.load(self.card.path(".npz"), allow_pickle=False) as arrays:
             self.head = Head.of(self.card.recipe, arrays)
 

@@ -80,9 +80,11 @@ class Network:
     card : Card
         Its ``.xml`` and ``.bin`` are loaded after their checksums were compared. Where it has only the trainable form,
         that is converted first, which needs TensorFlow and some seconds.
+    threads : int, optional
+        As many as there are cores when left out; 1 where other processes use the other cores.
     """
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, threads: int | None = None) -> None:
         import openvino as ov
 
         core = ov.Core()
@@ -100,7 +102,9 @@ class Network:
         image.model().set_layout(ov.Layout("NHWC"))
         image.preprocess().convert_element_type(ov.Type.f32).mean(list(mean)).scale(list(deviation))
         # f32 everywhere: maps and probabilities must not depend on what the CPU offers.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
         self._request = core.compile_model(steps.build(), "CPU", options).create_infer_request()
         self._lock = threading.Lock()
 

@@ -148,9 +148,9 @@ def clean_up(probability: NDArray[np.floating[Any]], threshold: float = 0.5) -> 
 class LungSegmenter:
     """The shipped U-Net. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         self.card = card("unet")
-        self._network = Network(self.card)
+        self._network = Network(self.card, threads)
 
     def probability(self, pixels: enhance.Grey) -> NDArray[np.float32]:
         """Probability of "lung" on the network's grid: float32 (256, 256) for a uint8 picture of any shape."""

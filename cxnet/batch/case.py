@@ -1,0 +1,113 @@
+"""One radiograph of a batch: its row of the table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxnet.analysis import Analysis, Models, Settings, analyse
+from cxnet.audit import ZONES, find_markers
+from cxnet.audit.localisation import zones
+from cxnet.batch.planning import Task
+from cxnet.errors import CxnetError, DatasetError
+from cxnet.radiograph import open_radiograph
+from cxnet.verdict import CaseAudit, audit
+from cxnet.wrong_reasons import FIGURES, PROPERTIES
+
+#: Longer side of the picture on which sharpness is measured.
+SHARPNESS_PX = 640
+NEARLY_BLACK = 16
+
+Row = dict[str, Any]
+
+
+def properties(pixels: NDArray[np.uint8]) -> dict[str, float]:
+    """What a picture looks like without looking at the lungs: see :data:`cxnet.wrong_reasons.PROPERTIES`.
+
+    Parameters
+    ----------
+    pixels : uint8 array (height, width)
+
+    Returns
+    -------
+    dict of str to float
+
+    Notes
+    -----
+    Sharpness is the variance of the Laplacian over the picture's own variance, on the picture shrunk to 640 px, so
+    that neither contrast nor sheer size count as sharpness; 0 for a constant picture.
+    """
+    height, width = pixels.shape
+    scale = min(1.0, SHARPNESS_PX / max(height, width))
+    small = pixels
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    variance = float(small.var(dtype=np.float64))
+    edges = cv2.Laplacian(small, cv2.CV_32F)
+    rows, columns = max(1, round(0.05 * height)), max(1, round(0.05 * width))
+    border = np.ones(pixels.shape, np.bool_)
+    border[rows : height - rows, columns : width - columns] = False
+    markers = find_markers(pixels)
+    values = (
+        float(pixels.mean(dtype=np.float64)),
+        float(pixels.std(dtype=np.float64)),
+        float(width),
+        float(height),
+        width / height,
+        float(edges.var(dtype=np.float64)) / variance if variance else 0.0,
+        float((pixels[border] < NEARLY_BLACK).mean()),
+        float(len(markers.found)),
+        float(markers.mask.mean()),
+    )
+    return dict(zip(PROPERTIES, values, strict=True))
+
+
+def audit_case(task: Task, models: Models) -> Row:
+    """One row of the table: plain values by column; with `error` where the file cannot be used."""
+    row: Row = {"case": task.case, "file": task.file}
+    row |= dict.fromkeys(("fold", "group", "source", "view", "true")) | dict(task.known)
+    row |= {"model": task.model, "model_sha256": task.model_sha256, "error": None}
+    try:
+        radiograph = open_radiograph(task.path)
+        if radiograph.sha256 != task.case:
+            raise DatasetError("The file has changed: its sha256 is not the case's id; restore it from where it came.")
+        analysis = analyse(radiograph, models, Settings(model=task.model))
+        row |= _from_analysis(analysis) | properties(radiograph.pixels)
+        if task.tier == "full":
+            row |= _from_audit(audit(analysis, models, tier="full"))
+    except CxnetError as error:
+        row["error"] = str(error)
+    return row
+
+
+def _from_analysis(analysis: Analysis) -> Row:
+    scores = {score.name: score for score in analysis.scores["grad-cam"]}
+    row: Row = {"predicted": analysis.prediction.predicted}
+    for name, probability in zip(analysis.card.classes, analysis.prediction.probabilities.tolist(), strict=True):
+        row[f"probability {name}"] = probability
+    row |= {column: scores[name].value for column, name in FIGURES.items()}
+    row |= {f"in_lung_{key.replace(' ', '_')}": value for key, value in scores[FIGURES["in_lung"]].null.items()}
+    row["map_reason"] = scores[FIGURES["in_lung"]].reason
+    row |= {f"zone {zone}": scores[f"energy: {zone}"].value for zone in ZONES}
+    row |= {f"area {zone}": float(mask.mean()) for zone, mask in zones(analysis.model_lungs).items()}
+    row["lungs_area"] = float(analysis.model_lungs.mean())
+    row["lungs_ok"] = analysis.lungs.ok
+    row["lungs_reasons"] = "; ".join(analysis.lungs.reasons) or None
+    return row
+
+
+def _from_audit(found: CaseAudit) -> Row:
+    told = found.verdict.to_json()
+    row: Row = {f"evidence {name}": value for name, value in found.verdict.evidence.values.items()}
+    row["background_probability"] = found.causal.region("background-only").probability
+    row["lungs_probability"] = found.causal.region("lungs-only").probability
+    row |= {name: told[name] for name in ("verdict", "map_key", "causal_key")}
+    row["facts"] = json.dumps(told["facts"], ensure_ascii=False)
+    row["thresholds_version"] = told["thresholds_version"]
+    row["passes"] = found.passes
+    return row

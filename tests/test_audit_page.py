@@ -1,0 +1,181 @@
+"""The page of audits without a browser, on synthetic audits beside synthetic runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from cxnet import runs, wrong_reasons
+from cxnet.audit import ZONES
+from pages import _audit_panels
+from tests.test_runs_page import CLASSES, make_run
+
+ROOT = Path(__file__).parents[1]
+TESTS = ("background", "marker", "border", "appearance")
+
+
+def make_audit(run: runs.Run, tier: str = "full", seed: int = 0, cheats: float = 0.3) -> pd.DataFrame:
+    """Write an audit whose COVID-19 pictures are brighter, and whose wrong reasons are a share of all cases."""
+    rng = np.random.default_rng(seed)
+    known = run.table
+    count = len(known)
+    names = ["case", "file", "fold", "group", "source", "view", "true", "predicted"]
+    table = known[[*names, *(f"probability {cls}" for cls in run.classes)]].copy()
+    shares = rng.dirichlet(np.ones(len(ZONES) + 1), count)
+    table["in_lung"], table["lungs_area"] = shares[:, 0], 0.3
+    table["lift"], table["z"] = shares[:, 0] / 0.3, rng.normal(0, 1, count)
+    for number, zone in enumerate(ZONES, 1):
+        table[f"zone {zone}"], table[f"area {zone}"] = shares[:, number], 0.7 / len(ZONES)
+    for name in wrong_reasons.PROPERTIES:
+        table[name] = rng.normal(100, 10, count)
+    table["mean_grey"] += 30 * (table["true"] == run.classes[0])
+    table["error"] = pd.Series([None] * count, dtype=object)
+    table.loc[1, "error"], table.loc[1, ["in_lung", "lift", "z"]] = "The file is torn; fetch it again.", np.nan
+    if tier == "full":
+        bad = rng.random(count) < cheats
+        table["background_probability"] = np.where(bad, 0.9, 0.3) + rng.uniform(-0.1, 0.1, count)
+        for name in TESTS:
+            table[f"evidence {name}"] = np.where(bad & (name == "background"), 2 + rng.random(count), 0.1)
+        table["verdict"] = np.where(
+            bad, "wrong reason", np.where(rng.random(count) < 0.1, "undetermined", "none found")
+        )
+        table["facts"] = np.where(bad, json.dumps(["everything but the lungs is enough for the answer"]), "[]")
+    info: dict[str, Any] = {
+        "schema": 1, "tier": tier, "run": run.name, "classes": list(run.classes), "models": {f"{run.name}/fold-0": "ab"},
+        "left_out": ["The radiographs of 7 of 307 cases are not at hand."], "changed_answers": 0,
+        "thresholds": {"version": 3} if tier == "full" else None, "sha256": f"{seed} {tier} {cheats}",
+    }  # fmt: skip
+    path = run.folder / f"audit-{tier}.parquet"
+    table.to_parquet(path)
+    path.with_suffix(".json").write_text(json.dumps(info), "utf-8")
+    return table
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("audited")
+    make_audit(make_run(root, "alpha"))
+    beta = make_run(root, "beta", seed=1)
+    make_audit(beta, seed=1, cheats=0.1)
+    make_audit(beta, "fast", seed=1)
+    make_run(root, "gamma")
+    torn = make_run(root, "torn", folds=1)
+    make_audit(torn)
+    (torn.folder / "audit-full.parquet").write_bytes(b"no table")
+    return root
+
+
+@pytest.fixture
+def listed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CXNET_RUNS", str(stored))
+    monkeypatch.setattr(runs, "FOLDER", stored / "there are no others")
+    return stored
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.switch_page("pages/audit.py").run()
+    assert not at.exception
+    return at
+
+
+def text_of(at: AppTest) -> str:
+    return "\n".join(str(m.value) for m in (*at.markdown, *at.caption, *at.info, *at.warning))
+
+
+def frame(at: AppTest, column: str) -> pd.DataFrame:
+    (found,) = [d.value for d in at.dataframe if column in d.value.columns]
+    return found
+
+
+def gallery_size(at: AppTest) -> str:
+    return next(str(m.value) for m in at.markdown if "case" in str(m.value) and "–" in str(m.value)[:12])
+
+
+def test_headline_tables_charts_and_cards(listed: Path) -> None:
+    at = opened(run="alpha")
+    table = pd.read_parquet(listed / "alpha" / "audit-full.parquet")
+    right = table[table["error"].isna() & (table["true"] == table["predicted"])]
+    wrong = right[right["verdict"] == "wrong reason"]
+    assert at.metric[0].value == f"{len(right):,}"
+    assert at.metric[1].value == f"{100 * len(wrong) / len(right):.1f} % ({len(wrong)})"
+    assert "patient bootstrap" in text_of(at) and "7 of 307 cases are not at hand" in text_of(at)
+    assert len(at.get("plotly_chart")) == 3
+    cells = frame(at, "Undetermined")
+    assert cells.iloc[:3, 0].tolist() == [f"{cls} called {cls}" for cls in CLASSES]
+    assert cells["Wrong reason"].iloc[:3].sum() == len(wrong)
+    properties = frame(at, "Rank-biserial")
+    assert properties.iloc[0, 0].endswith("separates") and properties.iloc[0]["Class"] == CLASSES[0]
+    assert properties.iloc[0]["Property"].startswith("brightness")
+    worst = frame(at, "Why")
+    evidence = wrong["evidence background"].sort_values(ascending=False)
+    assert worst["Case"].iloc[0] == f"./?run=alpha&case={wrong.loc[evidence.index[0], 'case']}"
+    assert worst["Why"].iloc[0] == "everything but the lungs is enough for the answer"
+    (grid,) = at.get("bidi_component")
+    cards = json.loads(grid.proto.json)["cards"]
+    assert len(cards) == 24 and all("wrong reason" in card["lines"] and card["right"] for card in cards)
+    assert frame(at, "error")["error"].tolist() == ["The file is torn; fetch it again."]
+
+
+def test_by_fold_and_comparison_from_the_url(listed: Path) -> None:
+    at = opened(run="alpha", by="fold", compare="beta", show="all")
+    folds = frame(at, "Undetermined")
+    assert folds["Fold"].tolist() == ["0", "1", "2", "3", "4"]
+    found = wrong_reasons.compare(
+        *(pd.read_parquet(listed / name / "audit-full.parquet") for name in ("alpha", "beta"))
+    )  # fmt: skip
+    assert f"alone: **{found.only_first}**" in text_of(at) and "exact McNemar" in text_of(at)
+    assert found.only_first > found.only_second
+    at.segmented_control(key="audit-by").set_value("view").run()
+    assert not at.exception
+    assert set(frame(at, "Undetermined")["View"]) == {"AP", "PA"}
+    assert at.query_params["by"] == "view"
+
+
+def test_fast_audit_gives_no_verdict_and_says_what_does(listed: Path) -> None:
+    at = opened(run="beta", tier="fast")
+    assert not at.metric
+    assert "--tier full" in text_of(at)
+    worst = frame(at, "Lift")
+    assert worst["z"].is_monotonic_increasing and "Why" not in worst.columns
+    at.selectbox(key="audit-tier").set_value("full").run()
+    assert not at.exception
+    assert at.metric[0].label == "Right answers audited"
+
+
+def test_without_an_audit_the_page_says_which_command_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, "first", folds=1)
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    monkeypatch.setattr(runs, "FOLDER", tmp_path / "there are no others")
+    at = opened()
+    assert "python -m cxnet audit runs/first --tier full" in at.code[0].value
+
+
+def test_damaged_audit_is_one_sentence(listed: Path) -> None:
+    at = opened(run="torn")
+    assert [e.value for e in at.error] == [
+        "The audit audit-full.parquet of torn cannot be read (ArrowInvalid); audit the run again."
+    ]
+
+
+def test_what_the_url_cannot_mean_is_ignored(listed: Path) -> None:
+    at = opened(run="<script>", tier="slow", by="../x", show="9", zones="verdict", compare="alpha")
+    assert at.selectbox(key="audit-run").value == "alpha"
+    assert frame(at, "Undetermined").columns[0] == "Cell of the matrix"
+
+
+def test_null_is_marked_and_every_case_is_in_the_bars() -> None:
+    rows = pd.DataFrame({"lift": [0.0, 0.5, 1.0, 3.9, None], "verdict": ["none found"] * 2 + ["wrong reason"] * 3})
+    figure = _audit_panels.histogram(rows, "lift", "lift", 1.0, "even map", None)
+    assert sum(int(np.sum(bar.y)) for bar in figure.data) == 4
+    assert [shape.x0 for shape in figure.layout.shapes] == [1.0]

@@ -1,0 +1,237 @@
+"""Audits of many cases: the same numbers whatever the workers, nothing done twice, a bad file costs one row."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxnet import batch, runs, verdict, wrong_reasons
+from cxnet.__main__ import main
+from cxnet.analysis import Settings, analyse, load_models
+from cxnet.audit import ZONES
+from cxnet.errors import DatasetError, SettingsError, WeightsError
+from cxnet.phantom import make_phantom
+from cxnet.radiograph import open_radiograph
+from cxnet.weights import card
+
+GOOD = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five phantoms, one of them twice, and a file that is no picture."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "below").mkdir()
+    for number in range(GOOD):
+        path = root / ("below" if number > 2 else "") / f"{number}.png"
+        cv2.imwrite(str(path), make_phantom(number, 256).pixels)
+    (root / "copy.png").write_bytes((root / "0.png").read_bytes())
+    (root / "bad.png").write_text("no picture")
+    (root / "notes.txt").write_text("no radiograph")
+    return root
+
+
+@pytest.fixture(scope="module")
+def one_worker(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    path, failed = batch.run_audit(batch.plan(folder), out, workers=1)
+    assert failed == 1 and sorted(p.name for p in out.iterdir()) == ["audit-fast.json", "audit-fast.parquet"]
+    return path
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether table and description have the same bytes."""
+    return (
+        a.read_bytes() == b.read_bytes() and a.with_suffix(".json").read_bytes() == b.with_suffix(".json").read_bytes()
+    )
+
+
+def test_rows_are_the_analysis(folder: Path, one_worker: Path) -> None:
+    stored = wrong_reasons.open_audit(one_worker.parent, "fast")
+    table = stored.table
+    assert table["case"].is_monotonic_increasing and len(table) == GOOD + 1
+    assert stored.info["left_out"] == ["Left out as copies of other files: 1."]
+    (bad,) = table[table["error"].notna()].to_dict("records")
+    assert bad["file"] == "bad.png" and "no PNG" in bad["error"] and np.isnan(bad["lift"])
+    row = table[table["file"] == "below/3.png"].iloc[0]
+    analysis = analyse(open_radiograph(folder / "below" / "3.png"), load_models(), Settings())
+    scores = {score.name: score.value for score in analysis.scores["grad-cam"]}
+    assert row["predicted"] == analysis.prediction.predicted
+    probabilities = [row[f"probability {name}"] for name in stored.classes]
+    assert probabilities == pytest.approx(analysis.prediction.probabilities, abs=1e-5)
+    assert row["lift"] == pytest.approx(scores["lift"], abs=1e-4)
+    assert row["z"] == pytest.approx(scores["z against shifted copies"], abs=1e-3)
+    assert row["in_lung"] + sum(row[f"zone {zone}"] for zone in ZONES) == pytest.approx(1, abs=1e-5)
+    assert row["lungs_area"] + sum(row[f"area {zone}"] for zone in ZONES) == pytest.approx(1)
+    assert row["model_sha256"] == card("covid-cxnet").sha256
+
+
+def test_two_workers_give_the_same_bytes(folder: Path, one_worker: Path, tmp_path: Path) -> None:
+    path, _ = batch.run_audit(batch.plan(folder), tmp_path, workers=2)
+    assert same(path, one_worker)
+
+
+def test_killed_and_resumed_gives_the_same_bytes(folder: Path, one_worker: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cxnet", "audit", str(folder), "--workers", "1", "--out", str(tmp_path)]
+    journal = tmp_path / ".audit-fast.jsonl"
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 2):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (tmp_path / "audit-fast.parquet").exists()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0] + lines[1][:50])  # torn as by a full disk
+    kept = json.loads(lines[0])["row"]["error"] is None
+    said: list[str] = []
+    path, failed = batch.run_audit(batch.plan(folder), tmp_path, workers=1, say=said.append)
+    assert same(path, one_worker) and failed == 1 and not journal.exists()
+    assert kept == any(sentence.startswith("1 of 6 cases were done before") for sentence in said)
+    assert said[-1].startswith("6 of 6 cases") and "1 failed" in said[-1]
+
+
+def test_rows_of_other_settings_are_not_taken_over(folder: Path, one_worker: Path, tmp_path: Path) -> None:
+    row = {"case": "x", "error": None}
+    journal = tmp_path / ".audit-fast.jsonl"
+    journal.write_text(json.dumps({"key": "of other settings", "row": row}) + "\n", "utf-8")
+    path, _ = batch.run_audit(batch.plan(folder), tmp_path, workers=1)
+    assert same(path, one_worker)
+
+
+def test_a_killed_worker_loses_nothing(folder: Path) -> None:
+    tasks = batch.plan(folder).tasks
+    results = batch.in_processes(tasks, 1)
+    found = dict([next(results)])
+    (child,) = [p for p in multiprocessing.active_children() if p.name.startswith("SpawnProcess")]
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    found |= dict(results)
+    assert set(found) == set(tasks)
+    errors = [json.loads(line)["error"] for line in found.values()]
+    assert sum(error is not None for error in errors) == 1  # the file that is no picture
+
+
+def test_dask_cluster_whose_worker_is_killed(folder: Path, one_worker: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    )
+    killed = []
+
+    def kill_one(sentence: str) -> None:
+        if not killed:
+            killed.append(cluster.workers[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    with cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "SAY_EVERY_S", 0.0)
+        path, failed = batch.run_audit(batch.plan(folder), tmp_path, scheduler=cluster.scheduler_address, say=kill_one)
+    assert killed and failed == 1 and same(path, one_worker)
+
+
+def test_without_distributed_one_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SettingsError, match="pip install distributed"):
+        batch.run_audit(batch.plan(folder), tmp_path, scheduler="tcp://127.0.0.1:1")
+
+
+# ------------------------------------------------------------------------------------------------- planning of runs
+
+
+def stored_run(root: Path, folder: Path, **info: object) -> runs.Run:
+    """A run over the phantoms, with a file that has changed since and one that is nowhere."""
+    files = ["0.png", "1.png", "bad.png", "nowhere.png"]
+    cases = [runs.sha256(folder / name) for name in files[:2]] + ["0" * 64, "1" * 64]
+    table = pd.DataFrame({"case": cases, "file": files, "group": list("abcd"), "source": ["x"] * 4, "view": ["PA"] * 4})
+    table["true"] = table["predicted"] = "Normal"
+    described = {"classes": list(card("covid-cxnet").classes)} | info
+    return runs.write_run(root / "stored", described, {0: table})
+
+
+def test_a_run_is_asked_through_its_own_network(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = card("covid-cxnet")
+    run = stored_run(tmp_path, folder, weights={"name": known.name, "sha256": known.sha256})
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    code = main(["audit", str(run.folder), "--images", str(folder), "--workers", "1", "--out", str(run.folder)])
+    assert code == 1 and "2 of 3 cases audited" in capsys.readouterr().out
+    assert all((run.folder / name).read_bytes() == content for name, content in before.items())
+    stored = wrong_reasons.open_audit(run.folder, "fast")
+    assert stored.info["left_out"] == ["The radiographs of 1 of 4 cases are not at hand."]
+    assert stored.table["true"].tolist() == ["Normal"] * 3 and set(stored.table["fold"]) == {0}
+    (error,) = stored.table["error"].dropna()
+    assert "no PNG" in error
+    good = stored.audited
+    assert stored.info["changed_answers"] == int((good["predicted"] != "Normal").sum())
+    assert runs.check(runs.open_run(run.folder)) == []
+
+
+def test_what_cannot_be_audited_says_why(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(WeightsError, match="stores answers but no network"):
+        batch.plan(stored_run(tmp_path / "a", folder).folder, [folder])
+    other = stored_run(tmp_path / "b", folder, weights={"name": "covid-cxnet", "sha256": "0" * 64})
+    with pytest.raises(WeightsError, match="made by other weights"):
+        batch.plan(other.folder, [folder])
+    run = stored_run(tmp_path / "c", folder, weights={"name": "covid-cxnet"})
+    with pytest.raises(SettingsError, match="leave --model out"):
+        batch.plan(run.folder, [folder], model="covid-cxnet")
+    with pytest.raises(DatasetError, match="None of the run's 4 radiographs"):
+        batch.plan(run.folder, [tmp_path])
+    with pytest.raises(DatasetError, match="neither a run nor a folder"):
+        batch.plan(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="do not classify"):
+        batch.plan(folder, model="unet")
+
+
+def test_a_changed_file_is_one_error(folder: Path) -> None:
+    (task, *_) = [task for task in batch.plan(folder).tasks if task.file == "1.png"]
+    changed = batch.Task("0" * 64, task.path, task.file, task.model, task.model_sha256, "fast")
+    assert "has changed" in batch.audit_case(changed, load_models())["error"]
+
+
+# --------------------------------------------------------------------------------------------------------- one case
+
+
+def test_properties_of_known_pictures() -> None:
+    flat = batch.properties(np.full((100, 200), 120, np.uint8))
+    assert (flat["mean_grey"], flat["contrast"], flat["sharpness"]) == (120, 0, 0)
+    assert (flat["width"], flat["height"], flat["aspect"], flat["border_darkness"]) == (200, 100, 2, 0)
+    framed = np.full((100, 100), 120, np.uint8)
+    framed[:5] = framed[-5:] = 0
+    ring = 100 * 100 - 90 * 90
+    assert batch.properties(framed)["border_darkness"] == pytest.approx(1000 / ring)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300)).astype(np.uint8)
+    soft = cv2.GaussianBlur(noise, (0, 0), 3)
+    assert batch.properties(noise)["sharpness"] > 10 * batch.properties(np.asarray(soft, np.uint8))["sharpness"]
+    marked = make_phantom(1, 512, shortcut="marker")
+    found, clean = batch.properties(marked.pixels), batch.properties(make_phantom(1, 512).pixels)
+    assert found["markers"] > clean["markers"] and found["marker_area"] > clean["marker_area"]
+
+
+@pytest.mark.slow
+def test_full_tier_is_the_verdict_of_the_library(folder: Path) -> None:
+    (task, *_) = [task for task in batch.plan(folder, tier="full").tasks if task.file == "1.png"]
+    models = load_models()
+    row = batch.audit_case(task, models)
+    found = verdict.audit(analyse(open_radiograph(task.path), models, Settings()), models)
+    assert row["verdict"] == found.verdict.name and row["verdict"] in verdict.NAMES
+    assert {wrong_reasons.WRONG, wrong_reasons.UNDETERMINED} <= set(verdict.NAMES)
+    assert json.loads(row["facts"]) == list(found.verdict.facts)
+    for name, value in found.verdict.evidence.values.items():
+        assert row[f"evidence {name}"] == pytest.approx(value, abs=1e-4)

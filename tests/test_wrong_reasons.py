@@ -1,0 +1,163 @@
+"""Wrong-reason rates, paired comparison and properties against answers known by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from cxnet import wrong_reasons
+from cxnet.errors import DatasetError
+from cxnet.statistics import wilson
+from cxnet.wrong_reasons import PROPERTIES, UNDETERMINED, WRONG, compare, property_aucs, rate, rates, withheld
+
+FINE = "none found"
+
+
+def table(verdicts: list[str], **columns: object) -> pd.DataFrame:
+    """Right answers of as many patients, in one fold."""
+    count = len(verdicts)
+    found = pd.DataFrame({"case": [f"c{n}" for n in range(count)], "verdict": verdicts})
+    found["group"], found["fold"], found["error"] = [f"p{n}" for n in range(count)], 0, None
+    found["true"] = found["predicted"] = "a"
+    return found.assign(**columns)
+
+
+def test_single_patients_get_wilson() -> None:
+    found = rate(table([WRONG] * 3 + [UNDETERMINED] + [FINE] * 6), "all")
+    assert (found.answers, found.wrong, found.undetermined) == (10, 3, 1)
+    assert (found.rate.value, found.rate.low, found.rate.high) == (0.3, *wilson(3, 10))
+    assert found.rate.interval == "Wilson 95 %"
+
+
+def test_patients_with_several_cases_get_a_wider_interval() -> None:
+    verdicts = ([WRONG] * 5 + [FINE] * 5) * 8  # every patient has five equal cases
+    groups = [f"p{n // 5}" for n in range(80)]
+    found = rate(table(verdicts, group=groups), "all").rate
+    low, high = wilson(40, 80)
+    assert found.interval == "patient bootstrap 95 %" and found.low is not None and found.high is not None
+    assert found.low < low < 0.5 < high < found.high
+
+
+def test_a_bootstrap_without_width_is_not_shown() -> None:
+    found = rate(table([FINE] * 10, group=[f"p{n // 2}" for n in range(10)]), "all").rate
+    assert (found.value, found.low, found.high) == (0.0, *wilson(0, 5))
+
+
+def test_withheld_with_the_reason_of_the_folds() -> None:
+    both = pd.concat([table([WRONG, FINE]), table([WRONG, FINE], fold=1)], ignore_index=True)
+    assert withheld(both) is not None and "overlap" in str(withheld(both))
+    (whole,) = rates(both, "run", ("a", "b"))
+    assert whole.rate.value == 0.5 and whole.rate.low is None and "overlap" in str(whole.rate.reason)
+    # each fold alone is sound
+    assert [one.rate.interval for one in rates(both, "fold", ("a", "b"))] == ["Wilson 95 %"] * 2
+    unknown = rate(table([WRONG, FINE], group=["p", None]), "all").rate
+    assert unknown.value == 0.5 and "not known" in str(unknown.reason)
+
+
+def test_cells_hold_all_answers_and_errors_are_left_out() -> None:
+    rows = table([WRONG, FINE, WRONG, WRONG, FINE])
+    rows["true"], rows["predicted"] = list("aabba"), list("aabab")
+    rows["error"] = [None, None, None, None, "the file is torn"]
+    found = {one.part: (one.answers, one.wrong) for one in rates(rows, "cell", ("a", "b"))}
+    assert found == {"a called a": (2, 1), "b called b": (1, 1), "b called a": (1, 1)}
+    (whole,) = rates(rows, "run", ("a", "b"))
+    assert (whole.answers, whole.wrong) == (3, 2)
+
+
+def test_a_missing_source_is_a_part() -> None:
+    rows = table([WRONG, FINE, FINE], source=["x", "", None])
+    assert [(one.part, one.answers) for one in rates(rows, "source", ("a",))] == [("(not stated)", 2), ("x", 1)]
+
+
+def test_fast_audits_have_no_rate() -> None:
+    rows = table([WRONG]).drop(columns="verdict")
+    (whole,) = rates(rows, "run", ("a",))
+    assert whole.rate.value is None and "--tier full" in str(whole.rate.reason)
+
+
+@given(st.lists(st.sampled_from([WRONG, FINE, UNDETERMINED, "suspicious map"]), min_size=1, max_size=40))
+def test_interval_holds_the_rate(verdicts: list[str]) -> None:
+    groups = [f"p{n // 2}" for n in range(len(verdicts))]
+    found = rate(table(verdicts, group=groups), "all", resamples=100).rate
+    assert found.value == verdicts.count(WRONG) / len(verdicts)
+    if found.low is not None and found.high is not None:
+        assert 0 <= found.low <= found.high <= 1
+
+
+def test_mcnemar_on_shared_right_answers() -> None:
+    first = table([WRONG] * 9 + [FINE] * 5 + [UNDETERMINED, WRONG])
+    second = table([FINE] * 8 + [WRONG] * 2 + [FINE] * 4 + [FINE, WRONG])
+    second.loc[15, "predicted"] = "b"  # not right in both
+    second = pd.concat([second, table([WRONG]).assign(case="alone")], ignore_index=True)
+    found = compare(first, second)
+    assert (found.shared, found.cases) == (16, 14)
+    assert (found.only_first, found.only_second, found.both) == (8, 1, 1)
+    assert found.test.difference == pytest.approx(7 / 14)
+    assert found.test.p_value == pytest.approx(binomtest(8, 9).pvalue)
+    mirrored = compare(second, first)
+    assert mirrored.test.difference == pytest.approx(-7 / 14) and mirrored.test.p_value == found.test.p_value
+
+
+def test_nothing_to_compare_says_why() -> None:
+    assert "share no case" in str(compare(table([WRONG]), table([WRONG], case=["other"])).test.reason)
+    assert "no shared case" in str(compare(table([WRONG]), table([UNDETERMINED])).test.reason)
+
+
+def properties_table(seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = table([FINE] * 60, true=["a"] * 30 + ["b"] * 30)
+    for name in PROPERTIES:
+        rows[name] = rng.normal(0, 1, 60).round(1)
+    rows["mean_grey"] = [200.0] * 30 + [100.0] * 30
+    rows["markers"] = 0.0
+    return rows
+
+
+def test_properties_against_scikit_learn() -> None:
+    rows = properties_table()
+    found = {(one.name, one.auc.cls): one for one in property_aucs(rows, ("a", "b", "c"), resamples=200)}
+    for (name, cls), one in found.items():
+        if cls == "c":
+            assert one.auc.value is None and one.auc.reason == "no case is truly c"
+            continue
+        assert one.auc.value == pytest.approx(roc_auc_score(rows["true"] == cls, rows[name]))
+    bright = found["mean_grey", "a"]
+    assert (bright.auc.value, bright.auc.low, bright.rank_biserial, bright.separates) == (1.0, 1.0, 1.0, True)
+    assert found["mean_grey", "b"].separates and found["mean_grey", "b"].rank_biserial == -1.0
+    even = found["markers", "a"]
+    assert (even.auc.value, even.separates) == (0.5, False)
+    assert not any(one.separates for (name, _), one in found.items() if name != "mean_grey")
+
+
+def test_properties_without_intervals() -> None:
+    (first, *_) = property_aucs(properties_table(), ("a", "b"), withhold="test sets of folds overlap")
+    assert first.auc.value == 1.0 and first.separates is None and first.auc.reason == "test sets of folds overlap"
+
+
+def test_zones_are_means_over_cases_with_figures() -> None:
+    rows = table([FINE] * 3, in_lung=[0.2, 0.4, None], lungs_area=[0.3] * 3)
+    rows["zone corners"], rows["area corners"] = [0.8, 0.6, None], [0.1, 0.3, 0.5]
+    found = wrong_reasons.zone_energies(rows, "predicted").set_index("zone")
+    assert found.loc["lungs", "energy"] == pytest.approx(0.3) and found.loc["corners", "energy"] == pytest.approx(0.7)
+    assert found.loc["corners", "area"] == pytest.approx(0.2) and set(found["cases"]) == {2}
+
+
+def test_damaged_audits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="audit the run again"):
+        wrong_reasons.open_audit(tmp_path, "full")
+    table([FINE]).assign(lift=1.0).to_parquet(tmp_path / "audit-full.parquet")
+    path = tmp_path / "audit-full.json"
+    path.write_text(json.dumps({"schema": 99, "classes": ["a"]}), "utf-8")
+    with pytest.raises(DatasetError, match="schema 99"):
+        wrong_reasons.open_audit(tmp_path, "full")
+    path.write_text(json.dumps({"schema": 1, "classes": ["a"]}), "utf-8")
+    assert len(wrong_reasons.open_audit(tmp_path, "full").audited) == 1
+    assert wrong_reasons.audits_of(tmp_path) == ("full",)
