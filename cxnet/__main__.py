@@ -1,4 +1,4 @@
-"""Command line: ``python -m cxnet analyse | predict | lungs | train | runs | dataset``.
+"""Command line: ``python -m cxnet analyse | report | predict | lungs | train | runs | exam | dataset``.
 
 Exit code 0 if all went well, 1 if a file failed (the others are still done), 2 for wrong use.
 """
@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     analyse.add_argument("--out", type=Path, default=Path("analysis"), metavar="DIR")
     analyse.set_defaults(run=_analyse)
 
+    _add_report(commands)
+
     predict = commands.add_parser("predict", help="probabilities of many radiographs as a CSV")
     predict.add_argument("files", type=Path, nargs="+", metavar="FILE")
     predict.add_argument("--model", default="covid-cxnet")
@@ -57,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     _add_training(commands)
     _add_runs(commands)
+    _add_audit(commands)
+    _add_exam(commands)
     _add_dataset(commands)
 
     options = parser.parse_args(arguments)
@@ -99,6 +103,46 @@ def _analyse(options: argparse.Namespace) -> int:
     for name, probability in zip(analysis.card.classes, analysis.prediction.probabilities, strict=True):
         print(f"model output for {name}: {probability:.3f}")
     print(f"explained class: {analysis.target}; written to {options.out}")
+    return 0
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser("report", help="a report on one radiograph: HTML, PDF, and a bundle for auditors")
+    report.add_argument("file", metavar="FILE", help="a radiograph, or sample:NAME:SIZE_PX for a synthetic one")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR")
+    report.add_argument("--model", default="covid-cxnet")
+    report.add_argument("--target", metavar="CLASS", help="class to explain; the predicted one when left out")
+    report.add_argument("--methods", default="grad-cam,lime", help="as for analyse; '' for none")
+    report.add_argument("--seed", type=int, default=0)
+    report.add_argument("--superpixels", type=int, default=60, help="superpixels aimed at")
+    report.add_argument("--lime", nargs="+", default=[], metavar="NAME=VALUE", help="such as samples=500 design=random")
+    report.add_argument(
+        "--enhancement", nargs="+", default=[], metavar="NAME=VALUE", help="unlike training, such as text_removal=True"
+    )
+    report.add_argument(
+        "--audit", nargs="?", const="full", choices=["full", "exhaustive"], help="add causal tests and the verdict"
+    )
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from cxnet import report, verdict
+    from cxnet.analysis import analyse, load_models
+
+    settings = report.settings_of(
+        options.model,
+        options.target,
+        options.methods,
+        options.seed,
+        options.superpixels,
+        options.lime,
+        options.enhancement,
+    )
+    radiograph = report.open_case(options.file)
+    models = load_models(options.model)
+    analysis = analyse(radiograph, models, settings)
+    report.write(analysis, options.out, verdict.audit(analysis, models, options.audit) if options.audit else None)
+    print(f"explained class: {analysis.target}; report.html, report.pdf and bundle.zip written to {options.out}")
     return 0
 
 
@@ -313,6 +357,72 @@ def _import_run(options: argparse.Namespace) -> int:
 
     classes = [name.strip() for name in options.classes.split(",") if name.strip()]
     _show_run(import_predictions(options.csv, options.out, classes or None, options.note))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- audit
+
+
+def _add_audit(commands: Any) -> None:
+    audit = commands.add_parser("audit", help="audit a stored run, or a folder of radiographs, case by case")
+    audit.add_argument("source", type=Path, metavar="RUN_OR_FOLDER")
+    audit.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR",
+        help="where the run's radiographs lie; the folders of CXNET_IMAGES when left out",
+    )  # fmt: skip
+    audit.add_argument("--model", metavar="NAME", help="for a folder: its network; covid-cxnet when left out")
+    audit.add_argument(
+        "--tier", choices=("fast", "full"), default="fast", help="fast: map and figures; full: causal tests and verdict"
+    )
+    how = audit.add_mutually_exclusive_group()
+    how.add_argument("--workers", type=int, metavar="N", help="processes of this machine; one a core when left out")
+    how.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, as tcp://host:8786")
+    audit.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's own folder, as a rule")
+    audit.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from cxnet.batch import plan, run_audit
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    planned = plan(options.source, options.images, options.model, options.tier)
+    workers = options.workers if options.workers is not None else os.cpu_count() or 1
+    try:
+        path, failed = run_audit(planned, options.out, workers=workers, scheduler=options.scheduler, say=say)
+    except KeyboardInterrupt:
+        print("cxnet: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    print(f"{len(planned.tasks) - failed} of {len(planned.tasks)} cases audited; written to {path}")
+    return 1 if failed else 0
+
+
+# -------------------------------------------------------------------------------------------------------------- exam
+
+
+def _add_exam(commands: Any) -> None:
+    exam = commands.add_parser("exam", help="how well the audit tells networks that cheat from networks that do not")
+    exam.add_argument("--show", action="store_true", help="print the stored results instead of sitting the exam again")
+    exam.add_argument("--write", action="store_true", help="store the results and the thresholds that they give")
+    exam.add_argument("--workers", type=int, metavar="N", help="processes; one a core when left out")
+    exam.set_defaults(run=_exam)
+
+
+def _exam(options: argparse.Namespace) -> int:
+    from cxnet import exam
+
+    if options.show:
+        print(exam.show(exam.stored()))
+        return 0
+    workers = options.workers if options.workers is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SettingsError("The exam needs at least one process; give --workers 1 or more.")
+    found, _ = exam.run(workers, say=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    print(exam.show(found))
+    if options.write:
+        exam.write(found)
+        print("written: cxnet/exam/cases.parquet, cxnet/exam/results.json and cxnet/thresholds.toml")
     return 0
 
 

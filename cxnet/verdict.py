@@ -1,8 +1,9 @@
 """Is the answer given for a wrong reason? Two keys: what the maps show, and what the network needs.
 
 The **map key** turns when every map that can be read lies outside the lungs more than its shifted copies do. The
-**causal key** turns when a picture without lungs keeps the answer, when taking away a marker or the border costs it
-more than control edits do, or when a change of appearance alone overthrows it. The causal key decides:
+**causal key** turns when everything but the lungs carries the answer better than the lungs do, when taking away a
+marker or the border costs it more than control edits do, or when a change of appearance of everything but the lungs
+overthrows it. The causal key decides:
 
 ================== ==================================================================================
 wrong reason       the causal key turned (the maps show it: visible; they do not: hidden)
@@ -31,7 +32,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -40,8 +41,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.analysis import Analysis, Models
-from cxnet.audit import FILLS, Answer, AuditScore, CausalTests, answers, causal_tests, find_markers, hide
-from cxnet.audit.causal import Tier
+from cxnet.audit import (
+    FILLS,
+    PROBES,
+    SHAPES,
+    Answer,
+    AuditScore,
+    CausalTests,
+    answers,
+    causal_tests,
+    find_markers,
+    lung_region,
+)
+from cxnet.audit.causal import Predict, Stack, Tier
+from cxnet.audit.edits import Fill
+from cxnet.audit.localisation import Mask
 from cxnet.enhance import Grey
 from cxnet.errors import WeightsError
 from cxnet.explain import METHODS, Explanation
@@ -53,6 +67,10 @@ NAMES: tuple[Name, ...] = ("wrong reason", "suspicious map", "undetermined", "no
 THRESHOLDS = Path(__file__).with_name("thresholds.toml")
 #: Edited pictures need no more pixels than this on their longer side: twice the largest network's input.
 LONGEST_PX = 640
+#: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
+SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
+#: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
+SEAM = 0.02
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,6 @@ class Thresholds:
         A map below either of them turns against the network.
     background, marker, border, appearance : float
         Evidence in logits from which a causal test turns.
-    edit_p : float
-        Largest p value of an edit against its controls.
     least_local_r2 : float
         LIME's map is read from this held-out R² on.
     """
@@ -82,7 +98,6 @@ class Thresholds:
     marker: float
     border: float
     appearance: float
-    edit_p: float
     least_local_r2: float
 
 
@@ -112,12 +127,18 @@ class Evidence:
     Parameters
     ----------
     background : float or None
-        Median over the fills of how far everything but the lungs lifts the class over chance, and over what a picture
-        with nothing in it gets [2]_: a network that calls every blank picture normal is not accused for it.
+        How much better everything but the lungs speaks for the class than the lungs alone do [2]_, counting no more
+        than the whole picture does; or than chance would, if that is less. Fill by fill, then the median over fills
+        and both outlines of the lungs, or the mean over outlines with the blur, the fill that is least strange to a
+        network, if that is more. A network that reads nothing but lungs has at most 0: the lungs alone give it
+        its answer, whatever it makes of the hole. One that calls every picture without a lesion normal says so of
+        either part and has 0.
     marker, border : float or None
-        Drop by the edit, less the 95th percentile of the control edits' drops [3]_.
+        Drop by the edit, less the largest drop by a control edit [3]_: above 0 only where all 30 controls were tried
+        and none did as much, so that p = 1/31.
     appearance : float or None
-        Largest drop by a change of gamma, contrast, sharpness, compression or resolution.
+        Largest drop by a change of gamma, contrast or sharpness of everything but the lungs. Their own appearance is
+        no wrong reason: opacities are a change of contrast and sharpness in the lungs.
     """
 
     background: float | None
@@ -130,13 +151,17 @@ class Evidence:
         """All of them by name."""
         return MappingProxyType({name: getattr(self, name) for name in TESTS})
 
+    def strength(self, limits: Thresholds) -> float | None:
+        """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried."""
+        return max((v / getattr(limits, name) for name, v in self.values.items() if v is not None), default=None)
+
 
 #: Causal test → what it says when it turns.
 TESTS = {
-    "background": "everything but the lungs is enough for the answer",
+    "background": "everything but the lungs carries the answer better than the lungs do",
     "marker": "the answer hangs on burned-in text or a marker",
     "border": "the answer hangs on the border of the picture",
-    "appearance": "a change of contrast, brightness or sharpness alone overthrows the answer",
+    "appearance": "the answer hangs on contrast, brightness or sharpness outside the lungs",
 }
 
 
@@ -165,9 +190,7 @@ class Verdict:
     @property
     def strength(self) -> float:
         """Largest causal evidence over its threshold; from 1 on the causal key turns. 0 if nothing could be tried."""
-        limits = thresholds()
-        shares = [v / getattr(limits, name) for name, v in self.evidence.values.items() if v is not None]
-        return max(shares, default=0.0)
+        return self.evidence.strength(thresholds()) or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -188,15 +211,15 @@ class CaseAudit:
     Parameters
     ----------
     causal : CausalTests
-    blank : tuple of Answer
-        For pictures with nothing in them: the mean grey, and noise.
+    surroundings : tuple of Answer
+        With everything but the lungs changed as :data:`SURROUNDINGS` says.
     verdict : Verdict
     passes : int
         Pictures that the network was shown.
     """
 
     causal: CausalTests
-    blank: tuple[Answer, ...]
+    surroundings: tuple[Answer, ...]
     verdict: Verdict
     passes: int
 
@@ -225,11 +248,26 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
 
     target = classifier.classes.index(analysis.target)
     causal = causal_tests(pixels, mask, classifier.logits, stack, target, markers=find_markers(pixels).mask, tier=tier)
-    everything = np.ones(pixels.shape, np.bool_)
-    blanks = np.stack([stack(hide(pixels, everything, fill)) for fill in ("mean", "noise")])
-    blank = answers(classifier.logits(blanks), target)
-    found = judge(analysis.explanations, analysis.scores, causal, blank, analysis.lungs)
-    return CaseAudit(causal, blank, found, causal.passes + len(blanks))
+    changed = surroundings(pixels, mask, classifier.logits, stack, target)
+    found = judge(analysis.explanations, analysis.scores, causal, changed, analysis.lungs)
+    return CaseAudit(causal, changed, found, causal.passes + len(changed))
+
+
+def surroundings(pixels: Grey, lungs: Mask, predict: Predict, stack: Stack, target: int) -> tuple[Answer, ...]:
+    """What the network says while only what surrounds the lungs looks otherwise; arguments of :func:`causal_tests`.
+
+    The lungs' dilated hull stays as it is, with a soft seam; one answer for each of :data:`SURROUNDINGS`, none for a
+    picture without lungs.
+    """
+    hull = lung_region(lungs, "hull")
+    if not hull.any():
+        return ()
+    kept = np.maximum(hull, np.minimum(1.0, 2 * cv2.GaussianBlur(hull.astype(float), (0, 0), SEAM * min(pixels.shape))))
+    pictures = []
+    for name, level in SURROUNDINGS:
+        mixed = kept * pixels + (1 - kept) * PROBES[name].change(pixels, level)
+        pictures.append(stack(np.rint(mixed).astype(np.uint8)))
+    return answers(predict(np.stack(pictures)), target)
 
 
 def _small(pixels: Grey) -> Grey:
@@ -240,25 +278,27 @@ def _small(pixels: Grey) -> Grey:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def evidence(causal: CausalTests, blank: tuple[Answer, ...]) -> Evidence:
+def evidence(causal: CausalTests, changed: tuple[Answer, ...]) -> Evidence:
     """How strongly each causal test speaks; see :class:`Evidence`."""
     chance = -math.log(causal.classes - 1)
-    floor = max([chance, *(answer.logit for answer in blank)])
-    # hull and box must agree: the hull's outline may tell of the lungs, the box hides more than lungs
-    tests = [causal.region("background-only", shape) for shape in ("hull", "box")]
-    lifts = [median(test.recompute[f].logit - floor for f in FILLS) for test in tests if test.reason is None]
+    parts: dict[Fill, list[float]] = {fill: [] for fill in FILLS}
+    for shape in SHAPES:
+        without, only = causal.region("background-only", shape).recompute, causal.region("lungs-only", shape).recompute
+        for fill, answer in without.items():
+            over_lungs = min(answer.logit, causal.base.logit) - only[fill].logit
+            parts[fill].append(min(over_lungs, answer.logit - chance))
+    tried = [value for values in parts.values() for value in values]
     edits = {}
     for edit in (causal.marker, causal.border):
         over = None
         if edit.drop is not None and edit.controls:
-            over = edit.drop - float(np.percentile(edit.controls, 95))
+            over = edit.drop - max(edit.controls)
         edits[edit.name] = over
-    drops = [-change for sweep in causal.sweeps for change in sweep.changes] if causal.sweeps else []
     return Evidence(
-        background=min(lifts) if lifts else None,
+        background=max(median(tried), mean(parts["blur"])) if tried else None,
         marker=edits[causal.marker.name],
         border=edits[causal.border.name],
-        appearance=max(drops) if drops else None,
+        appearance=max(causal.base.logit - answer.logit for answer in changed) if changed else None,
     )
 
 
@@ -266,7 +306,7 @@ def judge(
     explanations: Mapping[str, Explanation],
     scores: Mapping[str, tuple[AuditScore, ...]],
     causal: CausalTests,
-    blank: tuple[Answer, ...],
+    changed: tuple[Answer, ...],
     lungs: LungMask,
     limits: Thresholds | None = None,
 ) -> Verdict:
@@ -277,20 +317,19 @@ def judge(
     explanations, scores : mappings by method
         As :class:`cxnet.analysis.Analysis` has them.
     causal : CausalTests
-    blank : tuple of Answer
-        For pictures with nothing in them.
+    changed : tuple of Answer
+        Of :func:`surroundings`.
     lungs : LungMask
     limits : Thresholds, optional
         :func:`thresholds` when left out.
     """
     limits = limits or thresholds()
-    found = evidence(causal, blank)
-    turned = {name: _turned(name, value, causal, limits) for name, value in found.values.items()}
-    tried = [value for value in turned.values() if value is not None]
-    causal_key = any(tried) if tried else None
+    found = evidence(causal, changed)
+    turned = [name for name, value in found.values.items() if value is not None and value >= getattr(limits, name)]
+    causal_key = None if found.strength(limits) is None else bool(turned)
     map_key, facts = _map_key(explanations, scores, limits)
     facts = [
-        *(f"{TESTS[name]} ({found.values[name]:+.1f} logits)" for name, value in turned.items() if value),
+        *(f"{TESTS[name]} ({found.values[name]:+.1f} logits)" for name in turned),
         *facts,
     ]
     name: Name
@@ -305,17 +344,6 @@ def judge(
     else:
         name = "suspicious map" if map_key else "none found"
     return Verdict(name, map_key, causal_key, tuple(facts), found, limits.version)
-
-
-def _turned(name: str, value: float | None, causal: CausalTests, limits: Thresholds) -> bool | None:
-    if value is None:
-        return None
-    if value < getattr(limits, name):
-        return False
-    if name in ("marker", "border"):
-        p_value = (causal.marker if name == "marker" else causal.border).p_value
-        return p_value is not None and p_value <= limits.edit_p
-    return True
 
 
 def _map_key(

@@ -67,7 +67,7 @@ class Runner:
         with self._lock:
             self._jobs = [job for job in self._jobs if job.active]
             if len(self._jobs) >= MOST_WAITING:
-                raise CxnetError("Too many explanations are waiting on this server; try again in a few minutes.")
+                raise CxnetError("Too many jobs are waiting on this server; try again in a few minutes.")
             job = Job()
             self._jobs.append(job)
         self._pool.submit(self._run, job, work)
@@ -94,7 +94,7 @@ class Runner:
             job.error, job.state = str(error), "failed"
         except Exception as error:  # the page must learn of it, and the runner must go on
             logging.getLogger("cxnet").exception("A job failed")
-            job.error = f"The explanation failed unexpectedly ({type(error).__name__}); see the server's log."
+            job.error = f"The work failed unexpectedly ({type(error).__name__}); see the server's log."
             job.state = "failed"
 
 

@@ -21,7 +21,10 @@ def build() -> Any:
         [
             st.Page("pages/analyse.py", title="Analyse", default=True),
             st.Page("pages/runs.py", title="Runs"),
+            st.Page("pages/audit.py", title="Audit"),
+            st.Page("pages/exam.py", title="Exam"),
             st.Page("pages/published.py", title="Published"),
+            st.Page("pages/teach.py", title="Teach"),
             st.Page("pages/about.py", title="About"),
         ],
         position="top",

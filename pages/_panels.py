@@ -177,7 +177,8 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
             f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px",
             np.ascontiguousarray(analysis.stack[:, :, channels.index(channel)]),
             badge=f"{channels.index(channel) + 1} of {len(channels)}: {order}",
-            outline=(analysis.crop.bottom - analysis.crop.top, analysis.crop.right - analysis.crop.left) == pixels.shape,
+            outline=(analysis.crop.bottom - analysis.crop.top, analysis.crop.right - analysis.crop.left)
+            == pixels.shape,
         ),
     ]
     strongest = float(grad_cam(analysis.prediction, models.classifier.head).max())

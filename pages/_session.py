@@ -249,13 +249,13 @@ def lime_key(radiograph: Radiograph, settings: Settings) -> Hashable:
     return (radiograph.sha256, settings)
 
 
-def lime_job(key: Hashable) -> _jobs.Job | None:
+def job_of(key: Hashable) -> _jobs.Job | None:
     """The job for this radiograph and these settings, if this session has started one."""
     found: _jobs.Job | None = _bounded("jobs").get(key)
     return found
 
 
-def start_lime(key: Hashable, job: _jobs.Job) -> None:
+def start_job(key: Hashable, job: _jobs.Job) -> None:
     """Remember a job; the oldest are cancelled and dropped."""
     for dropped in _keep("jobs", key, job, ANALYSES_KEPT):
         dropped.cancel.set()

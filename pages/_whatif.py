@@ -334,7 +334,7 @@ def take_box(analysis: Analysis, box: Box | None) -> None:
 def section(analysis: Analysis, models: Models, box: Box | None) -> None:
     """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested."""
     take_box(analysis, box)
-    job = _session.lime_job(_verdict_key(analysis))
+    job = _session.job_of(_verdict_key(analysis))
     every = 1.0 if job is not None and job.active else None
     st.subheader("What if …", divider="gray")
     st.fragment(what_if)(analysis, models, box)
@@ -463,10 +463,17 @@ def _verdict_key(analysis: Analysis) -> Hashable:
     return ("verdict", analysis.radiograph.sha256, analysis.settings, finished)
 
 
+def audit_of(analysis: Analysis) -> CaseAudit | None:
+    """The verdict on these maps, if this session has asked for it."""
+    job = _session.job_of(_verdict_key(analysis))
+    found: CaseAudit | None = job.partial.audit if job is not None and job.state == "done" else None
+    return found
+
+
 def verdict_panel(analysis: Analysis, models: Models) -> None:
     """Start button, progress, cancel; then the verdict."""
     key = _verdict_key(analysis)
-    job = _session.lime_job(key)
+    job = _session.job_of(key)
     if job is not None and job.active:
         st.session_state["verdict-active"] = True
         job.seen()
@@ -480,8 +487,9 @@ def verdict_panel(analysis: Analysis, models: Models) -> None:
         return
     if st.session_state.pop("verdict-active", False):
         st.rerun()  # the fragment's timer ends with a full run
-    if job is not None and job.state == "done" and job.partial.audit is not None:
-        show_verdict(job.partial.audit, analysis)
+    found = audit_of(analysis)
+    if found is not None:
+        show_verdict(found, analysis)
         return
     if job is not None and job.state == "failed":
         st.error(job.error or "The tests failed.", icon=":material/error:")
@@ -493,7 +501,7 @@ def verdict_panel(analysis: Analysis, models: Models) -> None:
     )
     if st.button("Test the reason", type="primary", key="run-verdict"):
         try:
-            _session.start_lime(key, _jobs.runner().submit(lambda cancel: audit_steps(analysis, models, cancel)))
+            _session.start_job(key, _jobs.runner().submit(lambda cancel: audit_steps(analysis, models, cancel)))
         except CxnetError as error:
             st.error(str(error), icon=":material/error:")
         else:

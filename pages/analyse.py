@@ -151,7 +151,7 @@ def show_job(job: _jobs.Job | None, start: str, submit) -> None:
 
 def work() -> None:
     """Viewer and figures; runs by itself while LIME is under way."""
-    job = _session.lime_job(key)
+    job = _session.job_of(key)
     if job is not None:
         job.seen()
     partial = job.partial if job is not None else None
@@ -162,7 +162,7 @@ def work() -> None:
     def submit() -> None:
         try:
             found = _jobs.runner().submit(lambda cancel: analyse_steps(radiograph, models, settings, cancel))
-            _session.start_lime(key, found)
+            _session.start_job(key, found)
         except CxnetError as error:
             st.session_state["upload_errors"] = [str(error)]
 
@@ -183,7 +183,7 @@ def work() -> None:
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."
     )
-    _panels.downloads(shown)
+    _panels.downloads(shown, _whatif.audit_of(shown))
     if job is not None and not job.active and st.session_state.pop("was-active", False):
         st.rerun()  # the fragment's timer ends with a full run
     st.session_state["was-active"] = job is not None and job.active
@@ -215,5 +215,5 @@ with right:
     if radiograph.tags:
         with st.expander("Technical tags (the only ones that are kept)"):
             st.table(dict(radiograph.tags))
-active = _session.lime_job(key)
+active = _session.job_of(key)
 st.fragment(work, run_every=1.0 if active is not None and active.active else None)()

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ["errors", "radiograph", "phantom", "markers", "enhance", "overlay", "dataset", "statistics", "published", "runs"]
+LIGHT = [
+    "errors",
+    "radiograph",
+    "phantom",
+    "markers",
+    "enhance",
+    "overlay",
+    "dataset",
+    "statistics",
+    "published",
+    "runs",
+    "wrong_reasons",
+]
 ORDER = [
     *LIGHT,
     *[
@@ -25,6 +37,9 @@ ORDER = [
         "audit",
         "analysis",
         "verdict",
+        "exam",
+        "batch",
+        "report",
         "training",
         "__main__",
     ],

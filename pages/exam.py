@@ -1,0 +1,128 @@
+"""The exam that the audit has sat: how well each test tells networks that cheat from networks that do not."""
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from pages import _navigation
+
+_navigation.require_entry()
+
+from cxnet.exam import DETECTORS, stored  # noqa: E402
+from cxnet.exam.results import REPORT  # noqa: E402
+from cxnet.verdict import thresholds  # noqa: E402
+from pages import _panels  # noqa: E402
+
+#: Kind of network → what it learned to look at.
+KINDS = {
+    "tag": "a line of text at the lower left",
+    "stripes": "two bright stripes",
+    "obstruction": "a dark shape at the bottom",
+    "contrast": "the contrast of the whole picture",
+}
+ANSWERS = {"disease": "Diseased (the shortcut is there)", "normal": "Normal (the shortcut is missing)"}
+
+_panels.notice()
+st.title("The audit's own exam")
+exam = stored()
+areas = pd.DataFrame(exam.info["areas"])
+shares = pd.DataFrame(exam.info["shares"])
+networks = pd.DataFrame(exam.info["networks"])
+st.markdown(
+    f"Can the verdict be trusted? {len(networks)} tiny networks were trained on synthetic radiographs so that their reasons "
+    "are known: **clean** ones must read the lungs; **cheating** ones had a shortcut on every diseased picture and on no "
+    "normal one, after [Sun, Koch & Baumgartner 2023](https://arxiv.org/abs/2307.12344). The audit judged their right "
+    "answers without knowing which is which. Thresholds were chosen on one half of networks and cases; **everything "
+    "here is from the other half.**"
+)
+if exam.version != thresholds().version:
+    st.warning("The thresholds in use are not those of this exam; run `python -m cxnet exam --write`.", icon="⚠️")
+
+answer = st.segmented_control(
+    "Right answers to pictures that are", list(ANSWERS), format_func=ANSWERS.get, default="disease", key="exam-answer"
+)
+answer = answer or "disease"
+chosen = areas[areas["answer"] == answer]
+judged = shares[(shares["half"] == REPORT) & (shares["answer"] == answer) & (shares["verdict"] == "wrong reason")]
+
+
+def told(rows: pd.DataFrame) -> str:
+    """Counts as text."""
+    return f"{rows['count'].sum()} of {rows['of'].sum()}"
+
+
+overall = chosen[(chosen["detector"] == "two keys") & (chosen["kind"] == "all")].iloc[0]
+first, second, third = st.columns(3)
+first.metric("ROC AUC of the verdict", f"{overall['auc']:.3f}", help="Chance that it speaks louder of a cheat.")
+first.caption(f"95 % interval {overall['low']:.3f} to {overall['high']:.3f}, over networks and cases")
+second.metric("Cheats caught", told(judged[judged["kind"] != "clean"]))
+second.caption("right answers of cheating networks called wrong reason")
+third.metric("Innocents accused", told(judged[judged["kind"] == "clean"]))
+third.caption("right answers of clean networks called wrong reason")
+
+st.subheader("Which test sees which shortcut")
+kind = st.selectbox(
+    "Shortcut",
+    ["all", *KINDS],
+    format_func=lambda k: f"{k}: {KINDS[k]}" if k in KINDS else "all of them",
+    key="exam-kind",
+)
+rows = chosen[chosen["kind"] == kind].set_index("detector").loc[list(DETECTORS)[::-1]]
+figure = go.Figure(
+    go.Scatter(
+        x=rows["auc"], y=rows.index, mode="markers", marker={"size": 10, "color": "#2a7fba"},
+        error_x={"array": rows["high"] - rows["auc"], "arrayminus": rows["auc"] - rows["low"], "color": "#2a7fba"},
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+)  # fmt: skip
+figure.add_vline(0.5, line={"dash": "dot", "color": "#888888"}, annotation_text="guessing", annotation_position="top")
+figure.update_layout(
+    height=320, margin={"l": 0, "r": 10, "t": 30, "b": 0}, xaxis={"range": [-0.02, 1.03], "title": "ROC AUC"}
+)
+st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key="exam-areas")
+st.caption(
+    "Dots: chance that a right answer of a cheating network gets the higher value than one of a clean network. Bars: 95 % "
+    "intervals from resampling networks and cases. Below 0.5 a test speaks more against the innocent."
+)
+with st.expander("What the tests are"):
+    st.dataframe(pd.DataFrame(DETECTORS.items(), columns=["Test", "What"]), hide_index=True, width="stretch")
+
+st.subheader("Verdicts")
+table = shares[shares["half"] == REPORT].pivot_table(
+    index=["kind", "answer"], columns="verdict", values="count", sort=False
+)
+table["right answers"] = shares[shares["half"] == REPORT].groupby(["kind", "answer"], sort=False)["of"].first()
+st.dataframe(table.reset_index().astype({name: int for name in table}), hide_index=True, width="stretch")
+
+st.subheader("Did they really cheat?")
+st.markdown(
+    "**Flipped** puts the shortcut on the normal pictures and takes it from the diseased ones. A network that reads lungs "
+    "stays right, one that reads the shortcut turns wrong."
+)
+st.dataframe(
+    networks.assign(half=networks["half"].map({"choose": "thresholds", REPORT: "figures"}))[
+        ["name", "half", "erasing", "accuracy", "accuracy_flipped"]
+    ],
+    column_config={
+        "name": "Network",
+        "half": "Used for",
+        "erasing": st.column_config.CheckboxColumn("Saw erased parts", help="Random erasing in training"),
+        "accuracy": st.column_config.NumberColumn("Accuracy", format="%.3f"),
+        "accuracy_flipped": st.column_config.NumberColumn("Flipped", format="%.3f"),
+    },
+    hide_index=True,
+    width="stretch",
+)
+
+st.subheader("Where not to trust it")
+st.markdown(
+    """
+- **The pictures are drawn and the networks are tiny.** A large network on real radiographs may answer hidden regions
+  otherwise; the thresholds are in logits, whose size differs from network to network.
+- **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
+  the edits see little: choose *Normal* above.
+- **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.
+- **None found is no acquittal.** The exam has four shortcuts; the world has more.
+"""
+)
+st.caption(f"Thresholds version {exam.version}. To sit it again: `python -m cxnet exam`. {exam.info['source']}.")
