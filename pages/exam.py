@@ -57,8 +57,9 @@ first.metric("ROC AUC of the verdict", f"{overall['auc']:.3f}", help="Chance tha
 first.caption(f"95 % interval {overall['low']:.3f} to {overall['high']:.3f}, over networks and cases")
 second.metric("Cheats caught", told(judged[judged["kind"] != "clean"]))
 second.caption("right answers of cheating networks called wrong reason")
-third.metric("Innocents accused", told(judged[judged["kind"] == "clean"]))
-third.caption("right answers of clean networks called wrong reason")
+innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (shares["verdict"] == "wrong reason")]
+third.metric("Innocents accused", told(innocent))
+third.caption("right answers of clean networks called wrong reason, diseased and normal together")
 
 st.subheader("Which test sees which shortcut")
 kind = st.selectbox(
@@ -122,7 +123,10 @@ st.markdown(
 - **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
   the edits see little: choose *Normal* above.
 - **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.
+- **Few networks.** The tests were designed on the networks that gave the thresholds. In a first sitting with two clean
+  networks in each half, 6 of 71 right answers of clean networks were accused, all of one network that had seen no
+  erased parts and all by the appearance test; two more clean networks were then added to each half.
 - **None found is no acquittal.** The exam has four shortcuts; the world has more.
 """
 )
-st.caption(f"Thresholds version {exam.version}. To sit it again: `python -m cxnet exam`. {exam.info['source']}.")
+st.caption(f"Thresholds version {exam.version}. To sit it again: `python -m cxnet exam`.")

@@ -1,0 +1,175 @@
+"""The stored exam: figures follow from the stored rows, and the shipped networks give these rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from streamlit.testing.v1 import AppTest
+
+from cxnet import exam
+from cxnet.__main__ import main
+from cxnet.errors import DatasetError, SettingsError
+from cxnet.exam.fixtures import DISEASE, FILTERS, INPUT_PX, LAYERS, build, erase, stack
+from cxnet.exam.results import ACCUSED, CHOOSE, REPORT, area_with_interval, strengths
+from cxnet.verdict import TESTS, thresholds
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def stored() -> exam.Exam:
+    return exam.stored()
+
+
+def test_thresholds_are_those_of_the_stored_exam(stored: exam.Exam) -> None:
+    limits = thresholds()
+    assert limits.version == stored.version
+    told = stored.info["thresholds"]
+    for name, value in told.items():  # two decimals stand in the file
+        assert getattr(limits, name) == (value if name == "source" else pytest.approx(value, abs=0.0051)), name
+
+
+def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
+    report = stored.cases[stored.cases["half"] == REPORT]
+    assert len(stored.info["areas"]) == 2 * 5 * len(exam.DETECTORS)
+    for entry in stored.info["areas"]:
+        rows = report[(report["answer"] == entry["answer"])]
+        if entry["kind"] != "all":
+            rows = rows[rows["kind"].isin([entry["kind"], "clean"])]
+        values = exam.detector_values(rows, entry["detector"], thresholds())
+        expected = roc_auc_score(rows["kind"] != "clean", np.maximum(values, -1e9))
+        assert entry["auc"] == pytest.approx(expected), entry
+        assert entry["low"] <= entry["auc"] <= entry["high"]
+
+
+def test_the_aims_of_the_exam(stored: exam.Exam) -> None:
+    areas = {(e["answer"], e["kind"], e["detector"]): e["auc"] for e in stored.info["areas"]}
+    assert areas["disease", "all", "two keys"] >= 0.95
+    chosen = stored.cases[(stored.cases["half"] == CHOOSE) & (stored.cases["kind"] == "clean")]
+    assert (chosen["verdict"] == "wrong reason").mean() <= ACCUSED
+    reported = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
+    assert (reported["verdict"] == "wrong reason").mean() <= 0.05
+
+
+def test_halves_share_neither_network_nor_case(stored: exam.Exam) -> None:
+    first, second = (stored.cases[stored.cases["half"] == half] for half in (CHOOSE, REPORT))
+    for column in ("network", "case"):
+        assert not set(first[column]) & set(second[column])
+
+
+def test_the_clean_networks_read_lungs_and_the_others_cheat(stored: exam.Exam) -> None:
+    for network in stored.info["networks"]:
+        assert network["accuracy"] >= 0.9, network
+        assert (network["accuracy_flipped"] >= 0.9) == (network["kind"] == "clean"), network
+        assert network["kind"] == "clean" or network["accuracy_flipped"] < 0.5, network
+
+
+@pytest.mark.parametrize("kind", exam.KINDS)
+def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str) -> None:
+    row = stored.cases[(stored.cases["kind"] == kind) & (stored.cases["answer"] == "disease")].iloc[-1]
+    network = next(n for n in exam.fixture_networks() if n.name == row["network"])
+    figures, verdict = exam.judge_case(network, exam.phantom_case(int(row["case"])))
+    assert verdict.name == row["verdict"]
+    for name, value in figures.items():
+        if pd.isna(row[name]):
+            assert value is None
+        else:
+            assert value == pytest.approx(row[name], abs=0.02), name
+
+
+def test_strength_of_a_row_is_that_of_its_verdict(stored: exam.Exam) -> None:
+    some = stored.cases.iloc[::50]
+    causal = strengths(some, thresholds()) >= 1
+    assert (causal == (some["verdict"] == "wrong reason")).all()
+
+
+def test_inference_in_numpy_agrees_with_keras() -> None:
+    network = exam.fixture_networks()[0]
+    model = build()
+    for layer in LAYERS:  # folded weights: a normalisation that changes nothing but the offset
+        norm = model.get_layer(f"{layer}_bn")
+        model.get_layer(layer).set_weights([network.arrays[f"{layer}/kernel"]])
+        filters = FILTERS[LAYERS.index(layer)]
+        norm.set_weights(
+            [np.ones(filters), network.arrays[f"{layer}/bias"], np.zeros(filters), np.full(filters, 1 - norm.epsilon)]
+        )
+    model.get_layer("output").set_weights([network.arrays["output/kernel"], network.arrays["output/bias"]])
+    x = np.random.default_rng(0).integers(0, 256, (3, INPUT_PX, INPUT_PX, 3)).astype(np.uint8)
+    expected = np.asarray(model(x.astype(np.float32) / 127.5 - 1))
+    np.testing.assert_allclose(network(x), expected, atol=2e-4)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40))
+def test_area_is_that_of_scikit_learn(rows: list[tuple[bool, int]]) -> None:
+    cheating, values = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], float)
+    found = exam.auc(cheating, values)
+    if cheating.all() or not cheating.any():
+        assert found is None
+    else:
+        assert found == pytest.approx(roc_auc_score(cheating, values))
+
+
+def test_thresholds_by_hand() -> None:
+    # 40 answers of a clean network with evidence 0.1, 0.2 ... 4.0 in one test and none in the others: 2.5 % are one
+    values = np.arange(1, 41) / 10
+    table = pd.DataFrame({"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0})
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}).assign(evidence_background=values)
+    limits = exam.choose(table, thresholds(), 7, "by hand")
+    assert (limits.version, limits.background, limits.marker) == (7, 3.91, 0.5)
+    assert (limits.least_z, limits.least_lift) == (0.0, 1.0)
+    assert (exam.verdicts(table, limits) == "wrong reason").sum() == 1
+
+
+def test_an_interval_of_identical_networks_is_a_point() -> None:
+    table = pd.DataFrame({"kind": ["clean", "tag"] * 4, "network": ["clean-1", "tag-1"] * 4, "case": [0, 1, 2, 3] * 2})
+    found = area_with_interval(table, np.array([0.0, 1.0] * 4), 50)
+    assert (found["auc"], found["low"], found["high"]) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", exam.KINDS)
+def test_a_shortcut_stands_on_the_diseased_and_flipped_on_the_normal(kind: exam.Kind) -> None:
+    normal, diseased = exam.phantom_case(700), exam.phantom_case(701)
+    assert diseased.true == DISEASE and normal.true != DISEASE
+    assert (exam.shown(normal, kind) == normal.pixels).all()
+    assert (exam.shown(diseased, kind, flipped=True) == diseased.pixels).all()
+    for case, flipped in ((diseased, False), (normal, True)):
+        changed = exam.shown(case, kind, flipped) != case.pixels
+        assert changed.any() == (kind != "clean")
+        if kind != "contrast":  # outside the lungs, but where a letter or stripe just touches their edge
+            assert (changed & case.lungs).mean() < 0.002
+    assert stack(diseased.pixels).shape == (INPUT_PX, INPUT_PX, 3)
+    assert (erase(diseased.pixels, np.random.default_rng(0)) != diseased.pixels).mean() > 0.04
+
+
+def test_an_unknown_kind_and_missing_results_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no shortcut"):
+        exam.plant(exam.phantom_case(0).pixels, "watermark")  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match="cannot be read"):
+        exam.stored(tmp_path)
+
+
+def test_show_prints_the_stored_results(capsys: pytest.CaptureFixture[str], stored: exam.Exam) -> None:
+    assert main(["exam", "--show"]) == 0
+    out = capsys.readouterr().out
+    entry = next(e for e in stored.info["areas"] if e["detector"] == "two keys" and e["kind"] == "all")
+    assert f"{entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" in out
+
+
+def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).switch_page("pages/exam.py").run()
+    assert not at.exception and not at.warning
+    entry = next(e for e in stored.info["areas"] if e["detector"] == "two keys" and e["kind"] == "all")
+    assert at.metric[0].value == f"{entry['auc']:.3f}"
+    innocent = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
+    caught = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] != "clean")]
+    caught = caught[caught["answer"] == "normal"]
+    assert at.metric[2].value == f"{(innocent['verdict'] == 'wrong reason').sum()} of {len(innocent)}"
+    at.segmented_control(key="exam-answer").set_value("normal").run()
+    assert not at.exception
+    assert at.metric[1].value == f"{(caught['verdict'] == 'wrong reason').sum()} of {len(caught)}"
