@@ -232,7 +232,8 @@ class CaseAudit:
 def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
     """Run the causal tests for the explained class of an analysis, and judge.
 
-    Lungs are found once, in the radiograph as it is: an edit must not move them.
+    Lungs are found once, in the radiograph as it is: an edit must not move them. Of a network that sees a crop only,
+    the crop is edited.
     """
     pixels, lungs = _small(analysis.radiograph.pixels), analysis.lungs
     mask = lungs.mask
@@ -240,11 +241,14 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
         resized = cv2.resize(mask.astype(np.uint8), pixels.shape[::-1], interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(resized, np.bool_)
         lungs = LungMask(mask, lungs.source, lungs.convention)
-    classifier = models.classifier
+    classifier, region = models.classifier, models.classifier.card.region
     enhancement = analysis.settings.enhancement or classifier.card.enhancement
+    if region == "lung-crop":
+        pixels, crop = look_at(pixels, lungs, region)
+        mask, region = np.ascontiguousarray(mask[crop.top : crop.bottom, crop.left : crop.right]), "full"
 
     def stack(grey: Grey) -> NDArray[np.uint8]:
-        return classifier.prepare(look_at(grey, lungs, classifier.card.region)[0], enhancement)
+        return classifier.prepare(look_at(grey, lungs, region)[0], enhancement)
 
     target = classifier.classes.index(analysis.target)
     causal = causal_tests(pixels, mask, classifier.logits, stack, target, markers=find_markers(pixels).mask, tier=tier)

@@ -19,6 +19,7 @@ from cxnet.errors import WeightsError
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph, open_radiograph
 from cxnet.runs import sha256, write_run
+from cxnet.verdict import audit
 from cxnet.weights import card, keras_model, write_arrays
 
 CLASSES = ("COVID-19", "Normal", "Pneumonia")
@@ -166,3 +167,15 @@ def test_a_link_that_cannot_be_followed_says_why(run: str, case: str, word: str)
     assert not at.exception
     assert len(at.error) == 1 and word in at.error[0].value
     assert "synthetic sample" in at.info[0].value
+
+
+def test_a_network_that_sees_a_crop_is_audited_in_the_crop(root: Path) -> None:
+    name = "untrained-lung-crop/fold-2"
+    models = load_models(name)
+    analysis = analyse(radiograph(root), models, Settings(model=name))
+    found = audit(analysis, models)
+    assert found.causal.base.predicted == int(np.argmax(analysis.prediction.logits))
+    chosen = analysis.prediction.probabilities[CLASSES.index(analysis.target)]
+    assert found.causal.base.probability == pytest.approx(chosen, abs=1e-4)
+    # lungs-only hides all but the lungs' hull: in the crop that is less than in the whole picture
+    assert found.causal.region("lungs-only").reason is None
