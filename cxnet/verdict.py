@@ -12,7 +12,9 @@ none found         neither turned. That is no proof of a right reason: nobody ca
 undetermined       something that the tests stand on has failed
 ================== ==================================================================================
 
-All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`).
+All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are
+shares of the evidence that the network's answers usually have (:func:`usual_evidence`): logits of one network are not
+those of another.
 
 References
 ----------
@@ -57,9 +59,11 @@ from cxnet.audit.causal import Predict, Stack, Tier
 from cxnet.audit.edits import Fill
 from cxnet.audit.localisation import Mask
 from cxnet.enhance import Grey
-from cxnet.errors import WeightsError
+from cxnet.errors import DatasetError, WeightsError
 from cxnet.explain import METHODS, Explanation
 from cxnet.lungs import LungMask, look_at
+from cxnet.runs import find_run, open_run
+from cxnet.weights import Card
 
 Name = Literal["wrong reason", "suspicious map", "none found", "undetermined"]
 NAMES: tuple[Name, ...] = ("wrong reason", "suspicious map", "undetermined", "none found")
@@ -67,6 +71,8 @@ NAMES: tuple[Name, ...] = ("wrong reason", "suspicious map", "undetermined", "no
 THRESHOLDS = Path(__file__).with_name("thresholds.toml")
 #: Edited pictures need no more pixels than this on their longer side: twice the largest network's input.
 LONGEST_PX = 640
+#: A network whose answers stand no further above guessing says nothing: lines are not drawn closer.
+LEAST_USUAL = 0.5
 #: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
 SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
 #: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
@@ -85,7 +91,7 @@ class Thresholds:
     least_z, least_lift : float
         A map below either of them turns against the network.
     background, marker, border, appearance : float
-        Evidence in logits from which a causal test turns.
+        Evidence from which a causal test turns, as a share of the network's usual evidence.
     least_local_r2 : float
         LIME's map is read from this held-out R² on.
     """
@@ -151,9 +157,10 @@ class Evidence:
         """All of them by name."""
         return MappingProxyType({name: getattr(self, name) for name in TESTS})
 
-    def strength(self, limits: Thresholds) -> float | None:
+    def strength(self, limits: Thresholds, usual: float) -> float | None:
         """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried."""
-        return max((v / getattr(limits, name) for name, v in self.values.items() if v is not None), default=None)
+        lines = {name: getattr(limits, name) * usual for name in TESTS}
+        return max((v / lines[name] for name, v in self.values.items() if v is not None), default=None)
 
 
 #: Causal test → what it says when it turns.
@@ -177,6 +184,8 @@ class Verdict:
     facts : tuple of str
         Why, as short sentences.
     evidence : Evidence
+    usual : float
+        Logits over chance that the network's answers usually have; a threshold times this is a test's line.
     thresholds_version : int
     """
 
@@ -185,12 +194,13 @@ class Verdict:
     causal_key: bool | None
     facts: tuple[str, ...]
     evidence: Evidence
+    usual: float
     thresholds_version: int
 
     @property
     def strength(self) -> float:
         """Largest causal evidence over its threshold; from 1 on the causal key turns. 0 if nothing could be tried."""
-        return self.evidence.strength(thresholds()) or 0.0
+        return self.evidence.strength(thresholds(), self.usual) or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -200,6 +210,7 @@ class Verdict:
             "causal_key": self.causal_key,
             "facts": list(self.facts),
             "evidence_logits": dict(self.evidence.values),
+            "usual_evidence_logits": self.usual,
             "thresholds_version": self.thresholds_version,
         }
 
@@ -253,7 +264,8 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
     target = classifier.classes.index(analysis.target)
     causal = causal_tests(pixels, mask, classifier.logits, stack, target, markers=find_markers(pixels).mask, tier=tier)
     changed = surroundings(pixels, mask, classifier.logits, stack, target)
-    found = judge(analysis.explanations, analysis.scores, causal, changed, analysis.lungs)
+    usual = usual_evidence(classifier.card)
+    found = judge(analysis.explanations, analysis.scores, causal, changed, analysis.lungs, usual)
     return CaseAudit(causal, changed, found, causal.passes + len(changed))
 
 
@@ -306,12 +318,37 @@ def evidence(causal: CausalTests, changed: tuple[Answer, ...]) -> Evidence:
     )
 
 
+def over_chance(probability: float, classes: int) -> float:
+    """Logit of a probability less that of 1 / `classes`: how far an answer stands above guessing."""
+    kept = min(max(probability, 1e-12), 1 - 1e-12)
+    return math.log(kept / (1 - kept)) + math.log(classes - 1)
+
+
+def usual_evidence(card: Card) -> float | None:
+    """Median logit over chance of a network's answers to the cases of its fold; None without a stored run of it."""
+    return None if card.run is None else _usual(*card.run, card.folder)
+
+
+@cache
+def _usual(name: str, fold: int, folder: Path) -> float | None:
+    try:
+        run = open_run(folder) if (folder / "run.json").is_file() else find_run(name)
+        table = run.results(fold)
+    except DatasetError:  # weights may come without their run
+        return None
+    probabilities = run.probabilities(table)
+    if probabilities is None:
+        return None
+    return median(over_chance(float(p), len(run.classes)) for p in probabilities.max(axis=1))
+
+
 def judge(
     explanations: Mapping[str, Explanation],
     scores: Mapping[str, tuple[AuditScore, ...]],
     causal: CausalTests,
     changed: tuple[Answer, ...],
     lungs: LungMask,
+    usual: float | None = None,
     limits: Thresholds | None = None,
 ) -> Verdict:
     """The verdict on one answer.
@@ -324,16 +361,22 @@ def judge(
     changed : tuple of Answer
         Of :func:`surroundings`.
     lungs : LungMask
+    usual : float, optional
+        Of :func:`usual_evidence`; this answer's own evidence when it is not known.
     limits : Thresholds, optional
         :func:`thresholds` when left out.
     """
     limits = limits or thresholds()
     found = evidence(causal, changed)
-    turned = [name for name, value in found.values.items() if value is not None and value >= getattr(limits, name)]
-    causal_key = None if found.strength(limits) is None else bool(turned)
+    if usual is None:
+        usual = causal.base.logit + math.log(causal.classes - 1)
+    usual = max(usual, LEAST_USUAL)
+    lines = {name: getattr(limits, name) * usual for name in TESTS}
+    turned = [name for name, value in found.values.items() if value is not None and value >= lines[name]]
+    causal_key = None if found.strength(limits, usual) is None else bool(turned)
     map_key, facts = _map_key(explanations, scores, limits)
     facts = [
-        *(f"{TESTS[name]} ({found.values[name]:+.1f} logits)" for name in turned),
+        *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
         *facts,
     ]
     name: Name
@@ -347,7 +390,7 @@ def judge(
             facts.append("the maps show it" if map_key else "the maps do not show it")
     else:
         name = "suspicious map" if map_key else "none found"
-    return Verdict(name, map_key, causal_key, tuple(facts), found, limits.version)
+    return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version)
 
 
 def _map_key(

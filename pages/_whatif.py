@@ -548,7 +548,7 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
 
 def _evidence(verdict: Verdict) -> None:
     """How strongly each causal test speaks, beside the line from which it turns."""
-    limits = asdict(thresholds())
+    limits = {name: share * verdict.usual for name, share in asdict(thresholds()).items() if name in TESTS}
     rows = []
     for name, meaning in TESTS.items():
         value, limit = verdict.evidence.values.get(name), limits.get(name)

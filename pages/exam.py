@@ -119,7 +119,8 @@ st.subheader("Where not to trust it")
 st.markdown(
     """
 - **The pictures are drawn and the networks are tiny.** A large network on real radiographs may answer hidden regions
-  otherwise; the thresholds are in logits, whose size differs from network to network.
+  otherwise. Thresholds are shares of the evidence that a network's answers usually have, which makes networks comparable but
+  not equal.
 - **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
   the edits see little: choose *Normal* above.
 - **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.

@@ -74,7 +74,7 @@ def test_the_clean_networks_read_lungs_and_the_others_cheat(stored: exam.Exam) -
 def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str) -> None:
     row = stored.cases[(stored.cases["kind"] == kind) & (stored.cases["answer"] == "disease")].iloc[-1]
     network = next(n for n in exam.fixture_networks() if n.name == row["network"])
-    figures, verdict = exam.judge_case(network, exam.phantom_case(int(row["case"])))
+    figures, verdict = exam.judge_case(network, exam.phantom_case(int(row["case"])), row["usual"])
     assert verdict.name == row["verdict"]
     for name, value in figures.items():
         if pd.isna(row[name]):
@@ -118,10 +118,12 @@ def test_area_is_that_of_scikit_learn(rows: list[tuple[bool, int]]) -> None:
 def test_thresholds_by_hand() -> None:
     # 40 answers of a clean network with evidence 0.1, 0.2 ... 4.0 in one test and none in the others: 2.5 % are one
     values = np.arange(1, 41) / 10
-    table = pd.DataFrame({"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0})
+    table = pd.DataFrame(
+        {"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0, "usual": 2.0}
+    )
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}).assign(evidence_background=values)
     limits = exam.choose(table, thresholds(), 7, "by hand")
-    assert (limits.version, limits.background, limits.marker) == (7, 3.91, 0.5)
+    assert (limits.version, limits.background, limits.marker) == (7, 1.96, 0.1)
     assert (limits.least_z, limits.least_lift) == (0.0, 1.0)
     assert (exam.verdicts(table, limits) == "wrong reason").sum() == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,20 @@ from cxnet.audit import answers, causal_tests, localisation_scores
 from cxnet.errors import WeightsError
 from cxnet.explain import Explanation
 from cxnet.lungs import LungMask
-from cxnet.verdict import NAMES, SURROUNDINGS, TESTS, Evidence, Verdict, evidence, judge, surroundings, thresholds
+from cxnet.runs import find_run
+from cxnet.verdict import (
+    NAMES,
+    SURROUNDINGS,
+    TESTS,
+    Evidence,
+    Verdict,
+    evidence,
+    judge,
+    surroundings,
+    thresholds,
+    usual_evidence,
+)
+from cxnet.weights import card
 
 SIZE = 96
 Network = Callable[[np.ndarray], np.ndarray]
@@ -91,12 +105,13 @@ def test_a_network_that_reads_a_lung_pixel_never_is(place: int, gain: float, see
 
 def test_a_contrast_cheat_is_caught_with_a_clean_map() -> None:
     def reads_contrast(x: np.ndarray) -> np.ndarray:
-        return np.stack([x[..., 0].reshape(len(x), -1).std(axis=1) - 22.0, np.zeros(len(x))], axis=1)
+        return np.stack([x[..., 0].reshape(len(x), -1).std(axis=1) - 23.5, np.zeros(len(x))], axis=1)
 
     found = judged(reads_contrast, spot(48, 32))
     assert (found.name, found.map_key, found.causal_key) == ("wrong reason", False, True)
-    assert found.evidence.appearance is not None and found.evidence.appearance >= thresholds().appearance
-    assert found.evidence.marker is not None and found.evidence.marker < thresholds().marker
+    limits = thresholds()
+    assert found.evidence.appearance is not None and found.evidence.appearance >= limits.appearance * found.usual
+    assert found.evidence.marker is not None and found.evidence.marker < limits.marker * found.usual
     assert "the maps do not show it" in found.facts
 
 
@@ -142,14 +157,39 @@ def test_surroundings_leave_the_lungs_alone() -> None:
     assert surroundings(radiograph(), np.zeros((SIZE, SIZE), bool), watch, identity, 0) == ()
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(-20, 20)), min_size=4, max_size=4))
-def test_strength_is_one_exactly_where_a_test_turns(values: list[float | None]) -> None:
+@given(st.lists(st.one_of(st.none(), st.floats(-20, 20)), min_size=4, max_size=4), st.floats(0.5, 20))
+def test_strength_is_one_exactly_where_a_test_turns(values: list[float | None], usual: float) -> None:
     limits = thresholds()
     found = Evidence(*values)
-    turned = [v >= getattr(limits, name) for name, v in found.values.items() if v is not None]
-    strength = found.strength(limits)
+    turned = [v >= getattr(limits, name) * usual for name, v in found.values.items() if v is not None]
+    strength = found.strength(limits, usual)
     assert (strength is None) == (not turned)
     assert strength is None or (strength >= 1) == any(turned)
+
+
+@pytest.mark.parametrize("gain", [0.005, 1.0, 50.0])
+def test_the_scale_of_a_network_s_logits_does_not_matter(gain: float) -> None:
+    pixels, mask = radiograph(), LungMask(lungs(), "human")
+    verdicts = []
+    for factor in (1.0, gain):
+        network = reads(2, 4, 0.1 * factor, -20 * factor)
+        causal = causal_tests(pixels, lungs(), network, identity, 0, markers=marker())
+        changed = surroundings(pixels, lungs(), network, identity, 0)
+        usual = max(0.5, 5 * factor)
+        verdicts.append(judge({}, {}, causal, changed, mask, usual))
+    shares = [v.evidence.background / v.usual for v in verdicts if v.evidence.background is not None]
+    if gain >= 0.1:  # below the least usual evidence a network says nothing, and is not accused of it
+        assert shares[0] == pytest.approx(shares[1]) and verdicts[0].name == verdicts[1].name == "wrong reason"
+    else:
+        assert verdicts[1].name == "none found"
+
+
+def test_usual_evidence_is_the_stored_run_s_median() -> None:
+    found = usual_evidence(card("covid-cxnet"))
+    table = find_run("covid-cxnet").table
+    own = [float(row[f"probability {row['predicted']}"]) for _, row in table.iterrows()]
+    assert found == pytest.approx(np.median([np.log(p / (1 - p)) + np.log(2) for p in own]))
+    assert usual_evidence(replace(card("covid-cxnet"), run=None)) is None
 
 
 def test_no_verdict_claims_a_right_reason() -> None:

@@ -104,6 +104,7 @@ def _from_analysis(analysis: Analysis) -> Row:
 def _from_audit(found: CaseAudit) -> Row:
     told = found.verdict.to_json()
     row: Row = {f"evidence {name}": value for name, value in found.verdict.evidence.values.items()}
+    row["usual evidence"] = found.verdict.usual
     row["background_probability"] = found.causal.region("background-only").probability
     row["lungs_probability"] = found.causal.region("lungs-only").probability
     row |= {name: told[name] for name in ("verdict", "map_key", "causal_key")}

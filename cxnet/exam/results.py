@@ -38,8 +38,8 @@ CHOOSE, REPORT = "choose", "report"
 #: Share of clean networks' right answers that may be accused where thresholds are chosen; half of the aim of 5 %, so
 #: that the other half of the networks and cases, which are few, keeps to it as well.
 ACCUSED = 0.025
-#: No test turns on less, in logits: below it an answer has hardly moved.
-LEAST_EVIDENCE = 0.5
+#: No test turns on less, as a share of the network's usual evidence: below it an answer has hardly moved.
+LEAST_EVIDENCE = 0.1
 RESAMPLES = 1000
 
 
@@ -87,13 +87,15 @@ def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> N
     elif detector == "two keys":
         values = strengths(table, limits)
     else:
-        values = table[f"evidence_{detector}"].to_numpy(np.float64)
+        values = (table[f"evidence_{detector}"] / table["usual"]).to_numpy(np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
 
 
 def strengths(table: pd.DataFrame, limits: Thresholds) -> NDArray[np.float64]:
     """:attr:`cxnet.verdict.Verdict.strength` of every row under other thresholds."""
-    columns = [table[f"evidence_{name}"].to_numpy(np.float64) / getattr(limits, name) for name in TESTS]
+    columns = [
+        (table[f"evidence_{name}"] / table["usual"]).to_numpy(np.float64) / getattr(limits, name) for name in TESTS
+    ]
     return np.asarray(np.max([np.where(np.isfinite(c), c, -np.inf) for c in columns], axis=0), np.float64)
 
 
@@ -254,7 +256,7 @@ def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
         f"least_z = {values['least_z']:.2f}\n"
         f"least_lift = {values['least_lift']:.2f}\n\n"
         "[causal]\n"
-        "# logits of evidence, see cxnet.verdict\n"
+        "# evidence as a share of what the network's answers usually have, see cxnet.verdict\n"
         + "".join(f"{name} = {values[name]:.2f}\n" for name in TESTS)
         + f"\n[gates]\nleast_local_r2 = {values['least_local_r2']}\n",
         "utf-8",

@@ -40,8 +40,10 @@ def right_answers(network: FixtureNetwork, cases: Sequence[Case], flipped: bool 
     return np.asarray(logits.argmax(axis=1) == np.array([case.true for case in cases]), np.bool_)
 
 
-def judge_case(network: FixtureNetwork, case: Case, seed: int = 0) -> tuple[dict[str, Any], Verdict]:
+def judge_case(network: FixtureNetwork, case: Case, usual: float, seed: int = 0) -> tuple[dict[str, Any], Verdict]:
     """Judge a network's answer to one case as :mod:`cxnet.analysis` and :mod:`cxnet.verdict` judge a radiograph.
+
+    `usual` is the network's usual evidence.
 
     Returns
     -------
@@ -62,10 +64,12 @@ def judge_case(network: FixtureNetwork, case: Case, seed: int = 0) -> tuple[dict
     )
     changed = surroundings(pixels, case.lungs, network, stack, target)
     verdict = judge(
-        {"grad-cam": Explanation("grad-cam", CLASSES[target], heatmap)}, {"grad-cam": scores}, causal, changed, lungs
-    )
+        {"grad-cam": Explanation("grad-cam", CLASSES[target], heatmap)}, {"grad-cam": scores}, causal, changed, lungs,
+        usual,
+    )  # fmt: skip
     by_name = {score.name: score.value for score in scores}
     figures: dict[str, Any] = {
+        "usual": usual,
         "logit": causal.base.logit,
         "z": by_name["z against shifted copies"],
         "lift": by_name["lift"],
@@ -78,12 +82,20 @@ def sit(network: FixtureNetwork, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Judge all right answers of a network to some cases: one row each."""
     cv2.setNumThreads(1)  # one process a network: more threads would only wait for one another
     rows = []
-    for case, right in zip(cases, right_answers(network, cases), strict=True):
-        if right:
+    right = right_answers(network, cases)
+    usual = usual_evidence(network, [case for case, is_right in zip(cases, right, strict=True) if is_right])
+    for case, is_right in zip(cases, right, strict=True):
+        if is_right:
             row = {"network": network.name, "kind": network.kind, "seed": network.seed, "half": half(network.seed)}
-            row |= {"case": case.number, "answer": CLASSES[case.true]} | judge_case(network, case)[0]
+            row |= {"case": case.number, "answer": CLASSES[case.true]} | judge_case(network, case, usual)[0]
             rows.append(row)
     return rows
+
+
+def usual_evidence(network: FixtureNetwork, cases: Sequence[Case]) -> float:
+    """Median logit over chance of its answers: see :func:`cxnet.verdict.usual_evidence`."""
+    logits = network(np.stack([stack(shown(case, network.kind)) for case in cases]))
+    return float(np.median(np.abs(logits[:, 0] - logits[:, 1])))
 
 
 def half(seed: int) -> str:
