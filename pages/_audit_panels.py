@@ -113,7 +113,7 @@ def headline(audit: StoredAudit) -> None:
     """How many right answers were given for a wrong reason."""
     (whole,) = _rates(_key(audit), "run", audit)
     if whole.rate.value is None:
-        st.info(f"No wrong-reason rate: {whole.rate.reason}.", icon="ℹ️")
+        st.info(f"No wrong-reason rate: {whole.rate.reason}.", icon=":material/info:")
         return
     limits = _limits(whole.rate)
     left, middle, right = st.columns(3)
@@ -152,7 +152,7 @@ def rate_table(audit: StoredAudit, by: str) -> None:
     """Wrong-reason rates of the parts of the run."""
     found = _rates(_key(audit), by, audit)
     if not found:
-        st.info(f"No right answer has a {PARTS[by].lower()} here.", icon="ℹ️")
+        st.info(f"No right answer has a {PARTS[by].lower()} here.", icon=":material/info:")
         return
     st.dataframe(rate_frame(found, PARTS[by]), hide_index=True, width="stretch", key=f"audit-rates-{by}")
     if by == "cell":
@@ -229,7 +229,7 @@ def distributions(audit: StoredAudit) -> None:
     with right:
         st.markdown("**Background-only probability**")
         if "background_probability" not in rows.columns:
-            st.info(f"Not in this audit: {command(audit, 'full')} makes the causal tests.", icon="ℹ️")
+            st.info(f"Not in this audit: {command(audit, 'full')} makes the causal tests.", icon=":material/info:")
             return
         chance = 1 / len(audit.classes)
         title = "probability of the class called, lungs hidden"
@@ -265,7 +265,7 @@ def zones(audit: StoredAudit, by: str) -> None:
     """Mean energy in the lungs and in each zone outside, by class or source."""
     found = wrong_reasons.zone_energies(audit.table, by)
     if found.empty:
-        st.info("No map of this audit has figures.", icon="ℹ️")
+        st.info("No map of this audit has figures.", icon=":material/info:")
         return
     _draw(zone_chart(found), "audit-zone-chart")
     st.caption("Mean share of the map, by the class that it explains or by source. Point at a bar for the zone's area.")
@@ -308,7 +308,7 @@ def property_frame(found: Sequence[PropertyAuc]) -> pd.DataFrame:
 def property_table(audit: StoredAudit) -> None:
     """What of a picture's looks tells its class."""
     if not audit.audited["true"].notna().any():
-        st.info("The true classes are not known, so nothing can be compared with them.", icon="ℹ️")
+        st.info("The true classes are not known, so nothing can be compared with them.", icon=":material/info:")
         return
     found = _property_aucs(_key(audit), audit)
     separating = [one for one in found if one.separates]
@@ -317,7 +317,7 @@ def property_table(audit: StoredAudit) -> None:
         st.warning(
             f"{len(separating)} of {len(found)} pairs of property and class separate: a network could tell that class "
             "without looking at the lungs. That it could does not mean that it does.",
-            icon="⚠️",
+            icon=":material/warning:",
         )
     st.dataframe(property_frame(found), hide_index=True, width="stretch", key="audit-properties", height=388)
     st.caption(
@@ -331,7 +331,7 @@ def comparison(first: str, second: str, found: PairedReasons) -> None:
     """Two runs on shared cases."""
     test = found.test
     if test.difference is None:
-        st.info(f"Nothing to compare: {test.reason}.", icon="ℹ️")
+        st.info(f"Nothing to compare: {test.reason}.", icon=":material/info:")
         return
     a, b = escaped(first), escaped(second)
     st.markdown(

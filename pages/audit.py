@@ -50,7 +50,7 @@ def moved(key: str, *also: str) -> None:
 
 def empty_state(run: str) -> None:
     """How to get an audit."""
-    st.info("No stored run has an audit yet.", icon="👆")
+    st.info("No stored run has an audit yet.", icon=":material/arrow_upward:")
     st.markdown(
         "An audit asks a run's own networks again, case by case, and needs the run's radiographs. **fast** measures where "
         "the maps lie. **full** also edits every radiograph some fifty times, to find answers for a wrong reason:"
@@ -113,7 +113,7 @@ def cases(run: Run, audit: StoredAudit) -> None:
         on_change=moved, args=("show", *_gallery.URL_KEYS),
     )  # fmt: skip
     if show == OFFENDERS and worst.empty:
-        st.info("No right answer has a wrong reason that these tests can find. That proves no right reason.", icon="ℹ️")
+        st.info("No right answer has a wrong reason that these tests can find. That proves no right reason.", icon=":material/info:")
         return
     if show == OFFENDERS:
         panels.offender_table(run, worst)
@@ -134,7 +134,7 @@ def work(found: dict[str, Run], run: Run, audit: StoredAudit) -> None:
     else:
         st.info(
             f"A fast audit gives no verdicts, because a map alone accuses nobody. {panels.command(audit, 'full')} does.",
-            icon="ℹ️",
+            icon=":material/info:",
         )
     st.subheader("Distributions", anchor=False)
     panels.distributions(audit)
@@ -156,7 +156,7 @@ st.title("Audit")
 st.markdown("Is a right answer right for a right reason? Every case of a run, tested; a summary of what was found.")
 listed, problems = _store.listing()
 for sentence in problems:
-    st.error(sentence, icon="🚫")
+    st.error(sentence, icon=":material/error:")
 found = {name: run for name, run in listed.items() if wrong_reasons.audits_of(run.folder)}
 if not found:
     empty_state(next(iter(listed), "NAME"))
@@ -177,4 +177,4 @@ right.selectbox(
 try:
     work(found, found[name], panels.opened(found[name], tier))
 except CxnetError as error:
-    st.error(str(error), icon="🚫")
+    st.error(str(error), icon=":material/error:")
