@@ -291,7 +291,7 @@ def property_frame(found: Sequence[PropertyAuc]) -> pd.DataFrame:
         limits = "" if m.low is None or m.high is None else f"{m.low:.2f} – {m.high:.2f}"
         rows.append(
             (
-                "⚠️ separates" if one.separates else "",
+                "separates" if one.separates else "",
                 PROPERTIES[one.name],
                 m.cls,
                 "undefined" if m.value is None else f"{m.value:.2f}",
