@@ -113,7 +113,10 @@ def cases(run: Run, audit: StoredAudit) -> None:
         on_change=moved, args=("show", *_gallery.URL_KEYS),
     )  # fmt: skip
     if show == OFFENDERS and worst.empty:
-        st.info("No right answer has a wrong reason that these tests can find. That proves no right reason.", icon=":material/info:")
+        st.info(
+            "No right answer has a wrong reason that these tests can find. That proves no right reason.",
+            icon=":material/info:",
+        )
         return
     if show == OFFENDERS:
         panels.offender_table(run, worst)

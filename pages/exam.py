@@ -36,7 +36,10 @@ st.markdown(
     "here is from the other half.**"
 )
 if exam.version != thresholds().version:
-    st.warning("The thresholds in use are not those of this exam; run `python -m cxnet exam --write`.", icon=":material/warning:")
+    st.warning(
+        "The thresholds in use are not those of this exam; run `python -m cxnet exam --write`.",
+        icon=":material/warning:",
+    )
 
 answer = st.segmented_control(
     "Right answers to pictures that are", list(ANSWERS), format_func=ANSWERS.get, default="disease", key="exam-answer"
