@@ -6,6 +6,7 @@ No Streamlit elements and no network here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from cxnet import runs
 from cxnet import statistics as figures
 from cxnet.errors import CxnetError
 from cxnet.statistics import Comparison, ConfusionMatrix, FoldCheck, Metric
+from cxnet.wrong_reasons import open_audit
 
 #: With more cases, areas under curves wait for a button: sorting 15 x 112,120 scores takes seconds.
 MANY_CASES = 20_000
@@ -364,3 +366,25 @@ def _tests(
         else:
             tests.append((name, figures.nadeau_bengio(a, b, share)))
     return tests
+
+
+def with_verdicts(run: runs.Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the verdict and the background-only probability of the run's stored audit, where it has one.
+
+    A damaged audit is left to the page of audits: the cases can be seen without it.
+    """
+    path = run.folder / "audit-full.parquet"
+    if not path.is_file():
+        return rows
+    told = _verdicts(str(run.folder), path.stat().st_mtime_ns)
+    return rows if told is None else rows.merge(told, on=["case", "fold"], how="left", sort=False)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _verdicts(folder: str, changed_ns: int) -> pd.DataFrame | None:
+    try:
+        table = open_audit(Path(folder), "full").table
+    except CxnetError:
+        return None
+    names = ["case", "fold", *(n for n in ("verdict", "background_probability") if n in table.columns)]
+    return table[names].drop_duplicates(["case", "fold"])

@@ -228,7 +228,7 @@ def work(found: dict[str, Run], view: View) -> None:
         rows = matrix.rows(view.cell)
         st.subheader(f"True {view.cell[0]}, predicted {view.cell[1]}: {len(rows):,} cases", anchor=False)
         if len(rows):
-            _gallery.gallery(run, rows)
+            _gallery.gallery(run, data.with_verdicts(run, rows))
         else:
             st.info("No case is in this cell.", icon=":material/info:")
     st.divider()

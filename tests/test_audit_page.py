@@ -179,3 +179,16 @@ def test_null_is_marked_and_every_case_is_in_the_bars() -> None:
     figure = _audit_panels.histogram(rows, "lift", "lift", 1.0, "even map", None)
     assert sum(int(np.sum(bar.y)) for bar in figure.data) == 4
     assert [shape.x0 for shape in figure.layout.shapes] == [1.0]
+
+
+def test_the_gallery_of_runs_filters_by_the_stored_verdict(listed: Path) -> None:
+    for run, there in (("alpha", True), ("gamma", False), ("torn", False)):  # audited, not audited, damaged audit
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        for key, value in {"run": run, "true": "COVID-19", "predicted": "COVID-19"}.items():
+            at.query_params[key] = value
+        at.switch_page("pages/runs.py").run()
+        assert not at.exception
+        found = [box for box in at.selectbox if box.label == "Verdict"]
+        assert bool(found) == there, run
+        if there:
+            assert {"wrong reason", "none found"} <= set(found[0].options)

@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
+import pandas as pd
 import pytest
 
+from cxnet import runs
+from cxnet.phantom import make_phantom
 from tests.browser.conftest import Server, idle, serve
 from tests.test_runs_page import make_run
 
@@ -137,3 +141,65 @@ def test_narrow_page_does_not_scroll_sideways(page: Any) -> None:
     assert width <= inner + 2
     table = page.locator(".matrix").first
     assert table.evaluate("box => box.scrollWidth <= box.clientWidth + 2")
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, list[str]]]:
+    """The dashboard with a run whose radiographs are at hand, and the ids of its only cell's cases by rising z."""
+    root = tmp_path_factory.mktemp("pictured")
+    (root / "pictures").mkdir()
+    cases = []
+    for number in range(3):
+        path = root / "pictures" / f"{number}.png"
+        cv2.imwrite(str(path), make_phantom(20 + number, 320).pixels)
+        cases.append(runs.sha256(path))
+    table = pd.DataFrame(
+        {
+            "case": cases, "file": [f"{number}.png" for number in range(3)], "group": ["a", "b", "c"],
+            "true": ["Normal"] * 3, "predicted": ["COVID-19"] * 3, "z": [0.5, -2.0, 1.5], "lift": [0.8, 1.2, 1.9],
+            "in_lung": [0.2, 0.3, 0.6], "probability COVID-19": [0.9, 0.7, 0.8],
+            "probability Normal": [0.1, 0.3, 0.2],
+        }
+    )  # fmt: skip
+    runs.write_run(root / "stored" / "pictured", {"classes": ["COVID-19", "Normal"]}, {0: table})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXNET_RUNS", str(root / "stored"))
+        patch.setenv("CXNET_IMAGES", str(root / "pictures"))
+        with serve(tmp_path_factory.mktemp("server")) as found:
+            yield found, [cases[1], cases[0], cases[2]]
+    assert "Traceback" not in found.log.read_text(), found.log.read_text()
+
+
+def test_open_a_cell_sort_open_a_case_and_back_twice(browser: Any, pictured: tuple[Server, list[str]]) -> None:
+    server, by_z = pictured
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(f"{server.url}/runs?run=pictured")
+    expect(page.locator(".matrix[data-ready]").first).to_be_visible()
+    idle(page)
+    cell(page, 1, 0).click()
+    see_cell(page, "Normal", "COVID-19")
+    links = page.locator("ul.cards a")
+    expect(links).to_have_count(3)
+    assert [case in links.nth(n).get_attribute("href") for n, case in enumerate(by_z)] == [True] * 3
+
+    page.get_by_role("combobox", name="Sort").press("ArrowDown")  # a quick click closes the list again
+    page.get_by_role("option", name=re.compile("Highest lift", re.IGNORECASE)).click()
+    expect(links.first).to_have_attribute("href", re.compile(by_z[2]))
+    idle(page)
+    sorted_view = page.url
+    links.first.click()
+    expect(page.locator(".viewer[data-view]")).to_be_visible()
+    idle(page)
+    assert f"case={by_z[2]}" in page.url
+    expect(page.get_by_text("Model output for")).to_be_visible()
+
+    page.go_back()
+    see_cell(page, "Normal", "COVID-19")
+    expect(links.first).to_have_attribute("href", re.compile(by_z[2]))
+    assert page.url == sorted_view
+    page.go_back()
+    see_cell(page, "Normal", "COVID-19")
+    expect(links.first).to_have_attribute("href", re.compile(by_z[0]))
+    context.close()
