@@ -7,6 +7,7 @@ from pages import _navigation
 
 _navigation.require_entry()
 
+from cxnet.analysis import available_models  # noqa: E402
 from cxnet.audit import ZONES  # noqa: E402
 from cxnet.weights import cards  # noqa: E402
 from pages import _panels  # noqa: E402
@@ -22,6 +23,11 @@ It is for research and teaching. It is no medical device, gives no diagnosis, an
 at best **no wrong reason was found**. Uploaded radiographs stay in the memory of your browser tab's session on this
 server; nothing is written to disk, logged or sent anywhere.
 
+### Where to go
+- **Analyse** one radiograph; **Runs**: every prediction of a k-fold training, by cell of its confusion matrix.
+- **Audit**: how often right answers have wrong reasons; **Exam**: what the audit itself is worth.
+- **Published**: figures of the literature, recomputed; **Teach**: plant a shortcut, read before you look.
+
 ### How to read the figures
 - **In the lungs**: share of the map's positive evidence inside the lung outline. Alone it means little: a map without
   content scores what the grey line says, so read it beside these.
@@ -35,7 +41,7 @@ server; nothing is written to disk, logged or sent anywhere.
 )
 st.dataframe(pd.DataFrame(list(ZONES.items()), columns=["Zone", "Where"]), hide_index=True, width="stretch")
 st.subheader("Networks")
-for card in cards().values():
+for card in {**cards(), **{known.name: known for known in available_models()}}.values():
     with st.expander(card.title):
         st.markdown(f"**Trained on.** {card.trained_on}\n\n**How.** {card.training_run}\n\n**Licence.** {card.licence}")
         rows = [
@@ -44,6 +50,7 @@ for card in cards().values():
             ("Channels, in order", ", ".join(card.channels)),
             ("Input", f"{card.input_size_px} x {card.input_size_px} px"),
             ("Feature layer", card.feature_layer or "none"),
+            ("Shown", card.region),
             ("sha256", card.sha256),
             *((f"Held out: {key}", str(value)) for key, value in card.held_out.items()),
         ]
