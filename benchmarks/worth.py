@@ -26,14 +26,9 @@ from cxnet.lungs import LungSegmenter, look_at
 from cxnet.radiograph import open_radiograph
 from cxnet.runs import Run, find_run
 from cxnet.statistics import ConfusionMatrix, auc_intervals, check_folds, metrics
+from cxnet.weights import network_of
 
 LEAST_CASES = 10
-
-
-def network_of(run: Run, fold: int) -> Classifier:
-    """The network that one fold's cases were predicted with."""
-    told = run.info.get("weights")
-    return Classifier(told["name"] if told else f"{run.name}/fold-{fold}")
 
 
 def probabilities(run: Run, data: Path, regions: tuple[Region, ...], batch: int = 16) -> dict[Region, Any]:
@@ -41,7 +36,7 @@ def probabilities(run: Run, data: Path, regions: tuple[Region, ...], batch: int 
     segmenter, table = LungSegmenter(), run.table
     found: dict[Region, Any] = {region: np.zeros((len(table), len(run.classes))) for region in regions}
     for fold in run.folds:
-        network = network_of(run, fold)
+        network = Classifier(network_of(run, fold))
         rows = np.flatnonzero(table["fold"] == fold)
         for first in range(0, len(rows), batch):
             part = rows[first : first + batch]

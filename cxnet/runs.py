@@ -306,6 +306,20 @@ def sha256(path: Path) -> str:
 # --------------------------------------------------------------------------------------------------------- writing
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that a run cannot have.
+
+    Raises
+    ------
+    DatasetError
+        If it has other than lower-case letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise DatasetError(
+            f"A run cannot be called {name!r}; use lower-case letters, digits, dots, dashes and underscores."
+        )
+
+
 def write_run(
     folder: Path,
     info: Mapping[str, Any],
@@ -337,10 +351,7 @@ def write_run(
         If the name cannot be used, the run is there already, or a table lacks a column.
     """
     folder = Path(folder)
-    if not _NAME.fullmatch(folder.name):
-        raise DatasetError(
-            f"A run cannot be called {folder.name!r}; use lower-case letters, digits, dots, dashes and underscores."
-        )
+    check_name(folder.name)
     if folder.exists() and not replace:
         raise DatasetError(f"There is a run at {folder} already, and runs are never changed; choose another name.")
     for number, table in folds.items():

@@ -169,6 +169,25 @@ def fold_card(run: Run, fold: int) -> Card:
     )
 
 
+def network_of(run: Run, fold: int) -> Card:
+    """The card of the network that answered a fold's cases: the fold's own, or the shipped one that was evaluated.
+
+    Raises
+    ------
+    WeightsError
+        If its weights are not at hand, or the shipped ones are others by now.
+    """
+    told = run.info.get("weights")
+    if not told:
+        return fold_card(run, fold)
+    known = card(str(told["name"]))
+    if told.get("sha256") not in (None, known.sha256):
+        raise WeightsError(
+            f"The run {run.name} was made by other weights than the {known.name!r} that is here; restore these."
+        )
+    return known
+
+
 def card(name: str) -> Card:
     """The card of one network of the manifest or, called ``<run>/fold-<k>``, of a stored run.
 

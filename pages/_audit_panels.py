@@ -39,7 +39,6 @@ ZONES = {
 }
 PARTS = {"cell": "Cell of the matrix", "fold": "Fold", "source": "Source", "view": "View"}
 MOST_OFFENDERS = 20
-RESAMPLES = 1000
 RESAMPLES_PROPERTIES = 300
 
 
@@ -79,13 +78,20 @@ def opened(run: Run, tier: wrong_reasons.Tier) -> StoredAudit:
     return _opened(str(run.folder), tier, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
+def verdicts(run: Run) -> pd.DataFrame:
+    """Case, fold, verdict and background-only probability of a run's full audit; raises as :func:`opened`."""
+    table = opened(run, "full").table
+    names = [name for name in ("verdict", "background_probability") if name in table.columns]
+    return table[["case", "fold", *names]].drop_duplicates(["case", "fold"])
+
+
 def _key(audit: StoredAudit) -> str:
     return f"{audit.path}:{audit.info.get('sha256')}"
 
 
 @st.cache_data(max_entries=64, show_spinner="Resampling patients …")
 def _rates(key: str, by: str, _audit: StoredAudit) -> tuple[Rate, ...]:
-    return wrong_reasons.rates(_audit.table, by, _audit.classes, RESAMPLES)
+    return wrong_reasons.rates(_audit.table, by, _audit.classes)
 
 
 @st.cache_data(max_entries=32, show_spinner="Resampling patients …")

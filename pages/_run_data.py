@@ -6,7 +6,6 @@ No Streamlit elements and no network here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from cxnet import runs
 from cxnet import statistics as figures
 from cxnet.errors import CxnetError
 from cxnet.statistics import Comparison, ConfusionMatrix, FoldCheck, Metric
-from cxnet.wrong_reasons import open_audit
+from cxnet.wrong_reasons import audits_of
+from pages import _audit_panels
 
 #: With more cases, areas under curves wait for a button: sorting 15 x 112,120 scores takes seconds.
 MANY_CASES = 20_000
@@ -373,18 +373,9 @@ def with_verdicts(run: runs.Run, rows: pd.DataFrame) -> pd.DataFrame:
 
     A damaged audit is left to the page of audits: the cases can be seen without it.
     """
-    path = run.folder / "audit-full.parquet"
-    if not path.is_file():
+    if "full" not in audits_of(run.folder):
         return rows
-    told = _verdicts(str(run.folder), path.stat().st_mtime_ns)
-    return rows if told is None else rows.merge(told, on=["case", "fold"], how="left", sort=False)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _verdicts(folder: str, changed_ns: int) -> pd.DataFrame | None:
     try:
-        table = open_audit(Path(folder), "full").table
+        return rows.merge(_audit_panels.verdicts(run), on=["case", "fold"], how="left", sort=False)
     except CxnetError:
-        return None
-    names = ["case", "fold", *(n for n in ("verdict", "background_probability") if n in table.columns)]
-    return table[names].drop_duplicates(["case", "fold"])
+        return rows

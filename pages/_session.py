@@ -18,10 +18,10 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, available_models, load_models
-from cxnet.errors import CxnetError, DatasetError, RadiographError
+from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
 from cxnet.phantom import SAMPLES, Phantom
 from cxnet.radiograph import MAX_BYTES, Radiograph, TooLarge, read_radiograph
-from cxnet.weights import Card, card
+from cxnet.weights import Card, card, network_of
 from pages import _jobs, _store
 
 UPLOADS_KEPT = 8
@@ -167,13 +167,14 @@ def cases() -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class StoredCase:
-    """A case of a stored run whose radiograph is at hand."""
+    """A case of a stored run whose radiograph is at hand; `network` is the one that answered it, if that is too."""
 
     run: str
     fold: int
     case: str
     true: str
     radiograph: Radiograph
+    network: str | None
 
 
 def stored_case(case: str) -> StoredCase:
@@ -204,8 +205,8 @@ def open_from_url() -> None:
             key = f"run:{run}:{case}"
             _keep("stored", key, opened, UPLOADS_KEPT)
             st.session_state["case"] = key
-            if _known(f"{run}/fold-{opened.fold}"):
-                st.session_state["set-model"] = f"{run}/fold-{opened.fold}"
+            if opened.network is not None:
+                st.session_state["set-model"] = opened.network
     if target is not None and target in networks()[st.session_state.get("set-model") or next(iter(networks()))].classes:
         st.session_state["set-target"] = target
 
@@ -231,7 +232,11 @@ def _open_stored(name: str, case: str) -> StoredCase:
             f"The radiograph of this case of {name} is not at hand; start the server with CXNET_IMAGES set to the "
             "folder of its data set's manifest."
         )
-    return StoredCase(name, int(row["fold"]), case, str(row["true"]), radiograph)
+    try:
+        network = network_of(found, int(row["fold"])).name
+    except WeightsError:  # an imported run has none: the case is shown with the network that is chosen
+        network = None
+    return StoredCase(name, int(row["fold"]), case, str(row["true"]), radiograph, network)
 
 
 def analysis_of(radiograph: Radiograph, settings: Settings) -> Analysis:

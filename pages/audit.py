@@ -53,7 +53,7 @@ def empty_state(run: str) -> None:
     st.info("No stored run has an audit yet.", icon=":material/arrow_upward:")
     st.markdown(
         "An audit asks a run's own networks again, case by case, and needs the run's radiographs. **fast** measures where "
-        "the maps lie. **full** also edits every radiograph some fifty times, to find answers for a wrong reason:"
+        "the maps lie. **full** also edits every radiograph thirty to a hundred times, to find answers for a wrong reason:"
     )
     st.code(
         f"python -m cxnet audit runs/{run} --tier fast --images DIR --out runs/{run}\n"

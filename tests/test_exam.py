@@ -17,6 +17,7 @@ from cxnet.__main__ import main
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.exam.fixtures import DISEASE, FILTERS, INPUT_PX, LAYERS, build, erase, stack
 from cxnet.exam.results import ACCUSED, CHOOSE, REPORT, area_with_interval, strengths
+from cxnet.exam.sitting import usual_evidence
 from cxnet.verdict import TESTS, thresholds
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,13 @@ def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str) ->
             assert value is None
         else:
             assert value == pytest.approx(row[name], abs=0.02), name
+
+
+def test_stored_usual_evidence_is_that_of_the_network(stored: exam.Exam) -> None:
+    rows = stored.cases[stored.cases["network"] == "tag-1"]
+    network = next(n for n in exam.fixture_networks() if n.name == "tag-1")
+    found = usual_evidence(network, [exam.phantom_case(int(number)) for number in rows["case"]])
+    assert rows["usual"].tolist() == pytest.approx([found] * len(rows), abs=0.02)
 
 
 def test_strength_of_a_row_is_that_of_its_verdict(stored: exam.Exam) -> None:

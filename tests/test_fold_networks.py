@@ -18,9 +18,9 @@ from cxnet.enhance import Enhancement
 from cxnet.errors import WeightsError
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph, open_radiograph
-from cxnet.runs import sha256, write_run
+from cxnet.runs import find_run, sha256, write_run
 from cxnet.verdict import audit
-from cxnet.weights import card, keras_model, write_arrays
+from cxnet.weights import card, keras_model, network_of, write_arrays
 
 CLASSES = ("COVID-19", "Normal", "Pneumonia")
 APP = str(Path(__file__).parents[1] / "app.py")
@@ -149,6 +149,13 @@ def test_a_link_opens_a_case_with_the_network_that_never_saw_it(root: Path) -> N
     assert at.session_state["case"] == f"run:untrained-full:{sha256(root / 'pictures' / 'one.png')}"
     assert next(box for box in at.checkbox if box.label.startswith("Match histogram")).value is True
     assert at.query_params["run"] in ("untrained-full", ["untrained-full"])
+
+
+def test_the_network_of_a_run_is_its_fold_s_or_the_one_that_was_evaluated() -> None:
+    assert network_of(find_run("untrained-full"), 2).name == "untrained-full/fold-2"
+    assert network_of(find_run("covid-cxnet"), 0).name == "covid-cxnet"
+    with pytest.raises(WeightsError, match="came without"):
+        network_of(find_run("imported"), 0)
 
 
 @pytest.mark.parametrize(

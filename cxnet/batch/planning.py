@@ -12,7 +12,7 @@ import numpy as np
 
 from cxnet.errors import DatasetError, SettingsError, WeightsError
 from cxnet.runs import Run, open_run, sha256
-from cxnet.weights import Card, card, fold_card
+from cxnet.weights import Card, card, network_of
 from cxnet.wrong_reasons import TIERS, Tier
 
 SUFFIXES = frozenset({"", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom"})
@@ -104,24 +104,16 @@ def plan(source: Path, images: Sequence[Path] = (), model: str | None = None, ti
 
 def _networks(run: Run) -> tuple[dict[int, Card], list[str]]:
     """The network of each fold that has one, and why the others have none."""
-    told = run.info.get("weights")
-    if isinstance(told, dict) and told.get("name"):
-        known = card(str(told["name"]))
-        if told.get("sha256") not in (None, known.sha256):
-            raise WeightsError(
-                f"The run {run.name} was made by other weights than the {known.name!r} that is here; restore these."
-            )
-        return dict.fromkeys(run.folds, known), []
-    if not run.info.get("architecture"):
+    if not run.info.get("architecture") and not run.info.get("weights"):
         raise WeightsError(f"The run {run.name} stores answers but no network, so nothing can be asked again.")
     found, notes = {}, []
     for fold in run.folds:
         try:
-            found[fold] = fold_card(run, fold)
+            found[fold] = network_of(run, fold)
         except WeightsError as error:
             notes.append(str(error))
     if not found:
-        raise WeightsError(f"The run {run.name} came without weights, so nothing can be asked again; fetch them.")
+        raise WeightsError(notes[0])
     return found, notes
 
 

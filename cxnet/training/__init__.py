@@ -150,10 +150,7 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         raise DatasetError(
             f"There is a run at {settings.out} already, and runs are never changed; choose another name."
         )
-    if not runs._NAME.fullmatch(settings.out.name):  # before the hours, not after
-        raise DatasetError(
-            f"A run cannot be called {settings.out.name!r}; use lower-case letters, digits, dots, dashes and underscores."
-        )
+    runs.check_name(settings.out.name)  # before the hours, not after
     table = read_manifest(settings.dataset, settings.classes or None)
     classes = settings.classes or tuple(sorted(set(table["label"])))
     _check_classes(table, classes)

@@ -31,21 +31,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert "Traceback" not in found.log.read_text(), found.log.read_text()
 
 
-@pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
-    """A page of a fresh browser profile; script errors and requests to other hosts fail the test."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=server.url, reduced_motion="reduce")
-    context.set_default_timeout(60_000)
-    found = context.new_page()
-    bad: list[str] = []
-    own = ("data:", "blob:", f"{server.url}/")
-    found.on("pageerror", lambda error: bad.append(f"script error: {error}"))
-    found.on("request", lambda request: None if request.url.startswith(own) else bad.append(request.url))
-    yield found
-    context.close()
-    assert not bad, bad
-
-
 def cell(page: Any, row: int, column: int) -> Any:
     """A cell of the first matrix; it lives in a shadow root, into which playwright looks."""
     return page.locator(f'button.cell[data-row="{row}"][data-column="{column}"]')
