@@ -114,6 +114,7 @@ def uploader_key() -> str:
 def take_uploads() -> None:
     """Read the uploader's files: good ones are kept for this session, bad ones leave a sentence each."""
     st.session_state["upload_errors"] = []
+    drop_link_error()
     for number, file in enumerate(st.session_state.get(uploader_key()) or [], 1):
         try:
             if file.size > MAX_BYTES:
@@ -133,6 +134,11 @@ def take_uploads() -> None:
 def uploads() -> dict[str, Radiograph]:
     """This session's radiographs by case, oldest first."""
     return dict(_bounded("uploads"))  # type: ignore[arg-type]
+
+
+def drop_link_error() -> None:
+    """Another case was chosen: what the link wanted is past."""
+    st.session_state["link_error"] = None
 
 
 def case_title(case: str) -> str:
@@ -306,10 +312,14 @@ def restore_case() -> None:
 
 
 def remember_case(case: str | None) -> None:
-    """After the picker was drawn: keep the choice, and put it into the URL unless it is an upload."""
+    """After the picker was drawn: keep the choice, and put it into the URL unless it is an upload.
+
+    The address of a case that could not be opened stays until another is chosen: it may open after a reload.
+    """
     st.session_state["last_case"] = case
     opened = stored_case(case) if case is not None and case.startswith("run:") else None
-    write_url(run=opened.run if opened else None, case=opened.case if opened else None)
+    if case is not None or st.session_state.get("link_error") is None:
+        write_url(run=opened.run if opened else None, case=opened.case if opened else None)
     st.session_state["url-asked"] = tuple(st.query_params.get(key) for key in ("model", "target", "run", "case"))
     st.session_state["url_case"] = case if case is not None and case.startswith("sample:") else None
     write_url(sample=case.partition(":")[2] if st.session_state["url_case"] else None)

@@ -108,6 +108,7 @@ def choose_case() -> str | None:
             _session.cases(),
             index=None,
             key="case",
+            on_change=_session.drop_link_error,
             format_func=_session.case_title,
             placeholder="… or choose a synthetic sample",
         )
@@ -125,7 +126,7 @@ def empty_state() -> None:
             st.image(_session.sample_phantom(name, 256).pixels, caption=sample.caption, width="stretch")
             st.button(
                 sample.title, key=f"open-{name}", width="stretch",
-                on_click=lambda chosen=name: st.session_state.update(case=f"sample:{chosen}"),
+                on_click=lambda chosen=name: st.session_state.update(case=f"sample:{chosen}", link_error=None),
             )  # fmt: skip
     _panels.sensitivities(_session.networks()[settings.model])
 

@@ -174,6 +174,10 @@ def test_a_link_that_cannot_be_followed_says_why(run: str, case: str, word: str)
     assert not at.exception
     assert len(at.error) == 1 and word in at.error[0].value
     assert "synthetic sample" in at.info[0].value
+    assert at.query_params["case"] in (case, [case])  # once the folder is set, a reload is enough
+    at.button(key="open-normal").click().run()
+    assert not at.exception and not at.error
+    assert "case" not in at.query_params
 
 
 def test_a_network_that_sees_a_crop_is_audited_in_the_crop(root: Path) -> None:
