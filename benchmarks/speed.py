@@ -24,13 +24,24 @@ from cxnet.architectures import SCALING
 from cxnet.classifier import Classifier
 from cxnet.dataset import grouped_folds, read_manifest
 from cxnet.explain.grad_cam import by_tf_keras_vis, grad_cam
-from cxnet.explain.lime import LimeExplanation, LimeSettings, explain_lime, superpixels, vsi
+from cxnet.explain.lime import (
+    EQUAL_REFITS,
+    LimeExplanation,
+    LimeSettings,
+    block_rows,
+    explain_lime,
+    superpixels,
+    vsi,
+)
 from cxnet.lungs import LungSegmenter
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import open_radiograph
 from cxnet.weights import card, keras_model
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+#: Numbers of equal refits that are tried.
+REFITS = (4, 6, 8, 10, 12)
 
 
 def paired(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -114,38 +125,58 @@ def lime_speed(classifier: Classifier, stack: Pixels, lungs: Any, samples: int) 
 
 
 def lime_stability(classifier: Classifier, data: Path, seeds: int, cases: int) -> None:
-    """VSI over seeds on held-out radiographs: the default against the package's sampler with 1,000 samples."""
+    """VSI over seeds on held-out radiographs: the default against the package's sampler with 1,000 samples.
+
+    One run of the default's sampler tells where it would have stopped after each number of equal refits.
+    """
     table = read_manifest(data / "manifest.csv", classifier.classes)
     held_out = table[grouped_folds(list(table["label"]), list(table["group"])) == 0]
     segmenter = LungSegmenter()
-    scores: dict[str, list[float]] = {"default": [], "stock, 1000": []}
-    used = []
+    scores: dict[str, list[float]] = {}
+    used: dict[str, list[int]] = {}
     for file in held_out["file"].sample(cases, random_state=0):
         pixels = open_radiograph(data / file).pixels
         stack = classifier.prepare(pixels)
         segments = superpixels(np.ascontiguousarray(stack[:, :, 0]), segmenter(pixels).resized(320), 60)
         target = int(np.argmax(classifier.predict(stack).logits))
-        for name, options in (
-            ("default", {}),
-            ("stock, 1000", {"design": "random", "fill": "mean", "stop_when_stable": False, "batch_size": 16}),
-        ):
-            runs = []
-            for seed in range(seeds):
-                *_, found = explain_lime(
-                    stack, segments, classifier.logits, (target,), LimeSettings(seed=seed, **options)
-                )
-                runs.append(found[target])
-            scores[name].append(vsi(runs) or 0.0)
-            if name == "default":
-                used += [run.samples for run in runs]
+        runs: dict[str, list[LimeExplanation]] = {}
+        for seed in range(seeds):
+            stock = LimeSettings(seed=seed, design="random", fill="mean", stop_when_stable=False, batch_size=16)
+            *_, found = explain_lime(stack, segments, classifier.logits, (target,), stock)
+            runs.setdefault("stock, 1000", []).append(found[target])
+            for refits, stopped in _stops(classifier, stack, segments, target, seed).items():
+                name = f"{refits} equal refits" + (", the default" if refits == EQUAL_REFITS else "")
+                runs.setdefault(name, []).append(stopped)
+                used.setdefault(name, []).append(stopped.samples)
+        for name, some in runs.items():
+            scores.setdefault(name, []).append(vsi(some) or 0.0)
         print({name: round(values[-1], 3) for name, values in scores.items()}, flush=True)
+    print(f"VSI of the top five over {seeds} seeds, mean of {cases} held-out radiographs, by when LIME stops")
+    rng = np.random.default_rng(0)
     for name, values in scores.items():
-        print(f"VSI of the top five, {name}: mean {np.mean(values):.3f} over {len(values)} radiographs, {seeds} seeds")
-    difference = np.array(scores["default"]) - np.array(scores["stock, 1000"])
-    resampled = np.random.default_rng(0).choice(difference, (10_000, len(difference))).mean(axis=1)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    print(f"VSI, default minus stock: {difference.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f} (bootstrap)")
-    print(f"samples used by default: median {median(used):.0f}, most {max(used)}")
+        difference = np.array(values) - np.array(scores["stock, 1000"])
+        low, high = np.percentile(rng.choice(difference, (10_000, cases)).mean(axis=1), [2.5, 97.5])
+        spent = f"; samples: median {median(used[name]):.0f}, most {max(used[name])}" if name in used else ""
+        print(f"{name}: {np.mean(values):.3f}, minus stock {difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]{spent}")
+
+
+def _stops(
+    classifier: Classifier, stack: Pixels, segments: np.ndarray[Any, Any], target: int, seed: int
+) -> dict[int, LimeExplanation]:
+    """Where LIME with the default's sampler stands when its top five have been equal for so many refits."""
+    settings = LimeSettings(seed=seed, stop_when_stable=False)
+    leaders: list[frozenset[int]] = []
+    found: dict[int, LimeExplanation] = {}
+    for partial in explain_lime(stack, segments, classifier.logits, (target,), settings):
+        last = partial[target]
+        leaders.append(frozenset(last.top(settings.top_k)))
+        for refits in set(REFITS) - set(found):
+            equal = len(leaders) >= refits and len(set(leaders[-refits:])) == 1
+            if equal and last.samples > block_rows(int(segments.max()) + 1):
+                found[refits] = last
+        if len(found) == len(REFITS):
+            break
+    return found | dict.fromkeys(set(REFITS) - set(found), last)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -12,6 +13,14 @@ from numpy.typing import NDArray
 
 from cxnet.architectures import SCALING, Architecture
 from cxnet.weights import Card, half_precision, keras_model
+
+
+def _openvino() -> Any:
+    """OpenVINO without the package that keeps an id in the home folder and reports its use to its maker."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def outputs_of(architecture: Architecture) -> dict[str, str]:
@@ -41,8 +50,9 @@ def export(model: Any, outputs: dict[str, str], path: Path) -> None:
     exported network would differ from the trainable one (by 6e-3 in the features of DenseNet-121, against 1e-5).
     """
     import keras
-    import openvino as ov
     import tensorflow as tf
+
+    ov = _openvino()
     from openvino import opset13 as op
 
     network = keras.Model(model.input, [model.get_layer(layer).output for layer in outputs.values()])
@@ -85,8 +95,7 @@ class Network:
     """
 
     def __init__(self, card: Card, threads: int | None = None) -> None:
-        import openvino as ov
-
+        ov = _openvino()
         core = ov.Core()
         if f"{card.stem}.xml" in card.files:
             card.path(".bin")

@@ -16,6 +16,13 @@ RGB = NDArray[np.uint8]
 #: Colour maps on offer. Inferno and cividis grow steadily lighter; jet does not, and shows edges that are not there.
 COLOUR_MAPS = ("inferno", "cividis", "jet")
 
+#: Shares of a map's maximum at which lines are drawn.
+CONTOURS = (0.25, 0.5, 0.75)
+LINE_TOLERANCE_PX = 0.25
+
+#: A picture of one grey level still gets a window that can be seen through.
+NARROWEST_WINDOW = 8.0
+
 # Blue - white - orange (ColorBrewer PuOr reversed in hue, safe for colour-blind readers): signed maps, 0 is white.
 _SIGNED = (
     (0.0, (33, 60, 140)),
@@ -107,6 +114,102 @@ def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     """Outer and inner outlines of a mask: int32 arrays (points, 2) of x and y."""
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return [np.asarray(outline[:, 0, :], np.int32) for outline in found]
+
+
+def level_lines(
+    heatmap: NDArray[np.floating[Any]], shares: tuple[float, ...] = CONTOURS
+) -> dict[float, list[NDArray[np.float64]]]:
+    """Lines along which a map has given shares of its maximum.
+
+    Parameters
+    ----------
+    heatmap : float array (height, width)
+        At least 2 by 2. What is below 0 has no lines; neither has a map that is nowhere above 0.
+    shares : tuple of float
+        Each above 0 and below 1.
+
+    Returns
+    -------
+    dict from share to list of float64 arrays (points, 2)
+        x and y in pixels, pixel centres at integers. A line that leaves the picture ends at its edge.
+
+    Raises
+    ------
+    SettingsError
+        If the map is not finite or too small, or a share is out of range.
+    """
+    from skimage.measure import approximate_polygon, find_contours  # takes its time to load
+
+    if heatmap.ndim != 2 or min(heatmap.shape) < 2 or not np.isfinite(heatmap).all():
+        raise SettingsError(f"Lines need a finite map of at least 2 by 2 pixels; received {heatmap.shape}.")
+    if not all(0 < share < 1 for share in shares):
+        raise SettingsError(f"Lines are drawn at shares between 0 and 1 of the maximum; received {shares}.")
+    top = float(heatmap.max())
+    if top <= 0:
+        return {share: [] for share in shares}
+    # scaled first: the level of a very small map would be too close to 0 to be told from it
+    values = np.asarray(heatmap, np.float64) / top
+    return {
+        share: [approximate_polygon(line, LINE_TOLERANCE_PX)[:, ::-1] for line in find_contours(values, share)]
+        for share in shares
+    }
+
+
+def boundaries(segments: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """The borders between segments as straight pieces, exact to the pixel.
+
+    Parameters
+    ----------
+    segments : int array (height, width)
+        A number a segment.
+
+    Returns
+    -------
+    int32 array (pieces, 4)
+        x, y of one end and x, y of the other, where pixel (row, column) spans column to column + 1 and row to row + 1.
+        The picture's own edge is no border.
+    """
+    if segments.ndim != 2 or segments.size == 0:
+        raise SettingsError(f"Segments are an array (height, width); received {segments.shape}.")
+    pieces = []
+    for turned in (False, True):
+        numbers = segments.T if turned else segments
+        differs = (numbers[:, 1:] != numbers[:, :-1]).T  # one row a vertical border, along y
+        steps = np.diff(np.pad(differs, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+        at, start = np.nonzero(steps == 1)
+        _, end = np.nonzero(steps == -1)
+        x = at + 1
+        pieces.append(np.stack([start, x, end, x] if turned else [x, start, x, end], axis=1))
+    return np.concatenate(pieces).astype(np.int32)
+
+
+def windows(pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
+    """Useful windows for looking at a radiograph.
+
+    Parameters
+    ----------
+    pixels : uint8 array (height, width)
+    lungs : bool array (height, width)
+
+    Returns
+    -------
+    dict from name to (level, width)
+        "full" is all grey levels; "lungs" the 1st to 99th percentile within the lungs, left out where there are
+        none; "bone" the median to the 99.5th percentile; "auto" the 1st to 99th percentile.
+    """
+    if pixels.shape != lungs.shape or pixels.size == 0:
+        raise SettingsError(f"The lungs have shape {lungs.shape}, the picture {pixels.shape}.")
+    found = {"full": (0.0, 255.0)}
+    if lungs.any():
+        found["lungs"] = _percentiles(pixels[lungs], 1, 99)
+    found["bone"] = _percentiles(pixels, 50, 99.5)
+    found["auto"] = _percentiles(pixels, 1, 99)
+    return {name: ((low + high) / 2, max(NARROWEST_WINDOW, high - low)) for name, (low, high) in found.items()}
+
+
+def _percentiles(values: NDArray[np.uint8], low: float, high: float) -> tuple[float, float]:
+    first, last = np.percentile(values, (low, high))
+    return float(first), float(last)
 
 
 def draw_outline(picture: RGB, mask: NDArray[np.bool_]) -> RGB:

@@ -97,6 +97,7 @@ class Run:
     def table(self) -> pd.DataFrame:
         """All out-of-fold cases without their maps, with a column ``fold``."""
         import pyarrow.parquet as parquet
+        from pyarrow import ArrowException
 
         parts = []
         for fold in self.folds:
@@ -104,7 +105,7 @@ class Run:
             try:
                 columns = [name for name in parquet.read_schema(path).names if name not in _BLOBS]
                 part = parquet.read_table(path, columns=columns).to_pandas()
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
                 raise DatasetError(
                     f"The run {self.name} is damaged: {path.name} cannot be read; write or fetch the run again."
                 ) from error
@@ -116,6 +117,8 @@ class Run:
             part.insert(0, "fold", fold)
             part["row"] = np.arange(len(part))
             parts.append(part)
+        if not parts:
+            raise DatasetError(f"The run {self.name} is damaged: it has no fold; write or fetch the run again.")
         table: pd.DataFrame = pd.concat(parts, ignore_index=True)
         for column in ("true", "predicted"):
             unknown = set(table[column]) - set(self.classes)
@@ -142,22 +145,36 @@ class Run:
 
     def pictures(self, rows: pd.DataFrame) -> list[tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]]:
         """Map (`map_shape`) and lung mask (64, 64) of rows of :meth:`results`, each None where not stored."""
-        import pyarrow.parquet as parquet
+        from pyarrow import ArrowException
 
         folds, numbers = rows["fold"].to_numpy(np.int64), rows["row"].to_numpy(np.int64)
         found: list[Any] = [(None, None)] * len(rows)
         for fold in np.unique(folds):
-            with parquet.ParquetFile(self.path(int(fold)), memory_map=True) as file:
-                columns = [name for name in _BLOBS if name in file.schema_arrow.names]
-                starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
-                wanted = np.flatnonzero(folds == fold)
-                groups = np.searchsorted(starts, numbers[wanted], side="right") - 1
-                for group in np.unique(groups) if columns else []:
-                    stored = file.read_row_group(int(group), columns=columns)
-                    for at in wanted[groups == group]:
-                        row = int(numbers[at] - starts[group])
-                        blobs = [stored[name][row].as_py() if name in columns else None for name in _BLOBS]
-                        found[at] = (self._map(blobs[0]), unpack_lungs(blobs[1]))
+            path, wanted = self.path(int(fold)), np.flatnonzero(folds == fold)
+            try:
+                for at, blobs in zip(wanted, self._blobs(path, numbers[wanted]), strict=True):
+                    found[at] = (self._map(blobs[0]), unpack_lungs(blobs[1]))
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
+                raise DatasetError(
+                    f"The run {self.name} is damaged: the maps in {path.name} cannot be read; write or fetch the run again."
+                ) from error
+        return found
+
+    @staticmethod
+    def _blobs(path: Path, numbers: NDArray[np.int64]) -> list[list[bytes | None]]:
+        """Of rows of one fold, packed map and lungs."""
+        import pyarrow.parquet as parquet
+
+        found: list[list[bytes | None]] = [[None] * len(_BLOBS) for _ in numbers]
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            columns = [name for name in _BLOBS if name in file.schema_arrow.names]
+            starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+            groups = np.searchsorted(starts, numbers, side="right") - 1
+            for group in np.unique(groups) if columns else []:
+                stored = file.read_row_group(int(group), columns=columns)
+                for at in np.flatnonzero(groups == group):
+                    row = int(numbers[at] - starts[group])
+                    found[at] = [stored[name][row].as_py() if name in columns else None for name in _BLOBS]
         return found
 
     def _map(self, blob: bytes | None) -> NDArray[np.float32] | None:
@@ -217,11 +234,12 @@ def open_run(folder: Path) -> Run:
                 f"The run {folder.name} has schema {schema!r} and this version reads {SCHEMA}; use the version that wrote it."
             )
         lacking = [run.path(fold).name for fold in run.folds if not run.path(fold).is_file()]
+        _ = run.map_shape
         if not run.classes or not all(isinstance(name, str) for name in run.classes):
             raise ValueError("no classes")
     except FileNotFoundError:
         raise DatasetError(f"There is no run in {folder}: run.json is missing; give a folder that holds one.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
             f"The run {folder.name} is damaged: run.json cannot be understood ({type(error).__name__}); write or fetch the run again."
         ) from error

@@ -55,7 +55,7 @@ from cxnet.audit import (
     find_markers,
     lung_region,
 )
-from cxnet.audit.causal import Predict, Stack, Tier
+from cxnet.audit.causal import BORDER, MARKER, Predict, Stack, Tier
 from cxnet.audit.edits import Fill
 from cxnet.audit.localisation import Mask
 from cxnet.enhance import Grey
@@ -106,6 +106,10 @@ class Thresholds:
     appearance: float
     least_local_r2: float
 
+    def lines(self, usual: float) -> dict[str, float]:
+        """Logits from which each of :data:`TESTS` turns, for a network with this usual evidence."""
+        return {name: getattr(self, name) * max(usual, LEAST_USUAL) for name in TESTS}
+
 
 @cache
 def thresholds(path: Path = THRESHOLDS) -> Thresholds:
@@ -140,8 +144,8 @@ class Evidence:
         its answer, whatever it makes of the hole. One that calls every picture without a lesion normal says so of
         either part and has 0.
     marker, border : float or None
-        Drop by the edit, less the largest drop by a control edit [3]_: above 0 only where all 30 controls were tried
-        and none did as much, so that p = 1/31.
+        Drop by the edit, less the largest drop by a control edit that was tried [3]_: from the test's line on, all 30
+        were and none did as much, so that p = 1/31.
     appearance : float or None
         Largest drop by a change of gamma, contrast or sharpness of everything but the lungs. Their own appearance is
         no wrong reason: opacities are a change of contrast and sharpness in the lungs.
@@ -159,7 +163,7 @@ class Evidence:
 
     def strength(self, limits: Thresholds, usual: float) -> float | None:
         """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried."""
-        lines = {name: getattr(limits, name) * usual for name in TESTS}
+        lines = limits.lines(usual)
         return max((v / lines[name] for name, v in self.values.items() if v is not None), default=None)
 
 
@@ -262,9 +266,13 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
         return classifier.prepare(look_at(grey, lungs, region)[0], enhancement)
 
     target = classifier.classes.index(analysis.target)
-    causal = causal_tests(pixels, mask, classifier.logits, stack, target, markers=find_markers(pixels).mask, tier=tier)
-    changed = surroundings(pixels, mask, classifier.logits, stack, target)
     usual = usual_evidence(classifier.card)
+    lines = {} if usual is None else thresholds().lines(usual)
+    causal = causal_tests(
+        pixels, mask, classifier.logits, stack, target, find_markers(pixels).mask,
+        tier=tier, matters={MARKER: lines["marker"], BORDER: lines["border"]} if lines else None,
+    )  # fmt: skip
+    changed = surroundings(pixels, mask, classifier.logits, stack, target)
     found = judge(analysis.explanations, analysis.scores, causal, changed, analysis.lungs, usual)
     return CaseAudit(causal, changed, found, causal.passes + len(changed))
 
@@ -371,7 +379,7 @@ def judge(
     if usual is None:
         usual = causal.base.logit + math.log(causal.classes - 1)
     usual = max(usual, LEAST_USUAL)
-    lines = {name: getattr(limits, name) * usual for name in TESTS}
+    lines = limits.lines(usual)
     turned = [name for name, value in found.values.items() if value is not None and value >= lines[name]]
     causal_key = None if found.strength(limits, usual) is None else bool(turned)
     map_key, facts = _map_key(explanations, scores, limits)

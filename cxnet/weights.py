@@ -9,7 +9,11 @@ values: ``<name>.npz`` (Keras variables by path: train on, convert, inspect) and
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -198,7 +202,7 @@ def card(name: str) -> Card:
     """
     known = cards()
     run, _, fold = name.partition("/fold-")
-    if fold.isdecimal():
+    if fold.isdecimal() and len(fold) < 9:
         try:
             return fold_card(find_run(run), int(fold))
         except DatasetError as error:
@@ -208,12 +212,19 @@ def card(name: str) -> Card:
     return known[name]
 
 
+#: What NumPy and its zip reader raise on a malformed file.
+_UNREADABLE = (
+    ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, RuntimeError, SyntaxError, MemoryError,
+    OverflowError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
     """The variables of a ``.npz`` weights file as float32 arrays by Keras path; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key].astype(np.float32) for key in archive.files}
-    except (ValueError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise WeightsError(f"The weights file {path.name} cannot be read; restore it from the repository.") from error
 
 

@@ -79,6 +79,7 @@ PROPERTIES = {
 SEPARATES_FROM = 0.6
 NOT_STATED = "(not stated)"
 NO_RIGHT = "there is no right answer"
+DIFFERENCE = "difference of wrong-reason rates"
 NO_VERDICT = "this audit has no verdicts; audit with --tier full"
 
 
@@ -304,6 +305,8 @@ class PairedReasons:
         Wrong reason in the first run alone, the second alone, in both.
     test : Comparison
         Exact McNemar test [1]_ of the two rates; the difference is first minus second.
+    difference : Metric
+        The same difference with an interval that draws whole patients, or the reason why it has none.
     """
 
     shared: int
@@ -312,6 +315,7 @@ class PairedReasons:
     only_second: int
     both: int
     test: Comparison
+    difference: Metric
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
@@ -325,16 +329,20 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
     Notes
     -----
     Only cases count that both networks answer rightly and both verdicts decide, so it is not compared how often they
-    are right. McNemar's test takes cases as independent; several cases of one patient make it too sure.
+    are right. McNemar's test takes cases as independent; several cases of one patient make it too sure, so the
+    interval of the difference is a patient bootstrap's.
     """
     name = "exact McNemar test"
     if "verdict" not in first.columns or "verdict" not in second.columns:
-        return PairedReasons(0, 0, 0, 0, 0, Comparison(name, None, reason=NO_VERDICT))
+        test = Comparison(name, None, reason=NO_VERDICT)
+        return PairedReasons(0, 0, 0, 0, 0, test, Metric(DIFFERENCE, None, None, reason=NO_VERDICT))
     sides = []
     for table in (first, second):
         good = table[table["error"].isna() & ~table["case"].duplicated(keep=False)]
         sides.append(good[["case", "true", "predicted", "verdict"]])
+    groups = first[["case", "group"]] if "group" in first.columns else first[["case"]].assign(group=None)
     pairs = sides[0].merge(sides[1], on="case", suffixes=(" a", " b"))
+    pairs = pairs.merge(groups.drop_duplicates("case"), on="case")
     shared = len(pairs)
     kept = (pairs["true a"] == pairs["true b"]) & pairs["true a"].notna()
     for side in "ab":
@@ -350,8 +358,19 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
     else:
         test = mcnemar_exact(a, b)
     return PairedReasons(
-        shared, int(kept.sum()), int((a & ~b).sum()), int((b & ~a).sum()), int((a & b).sum()), test
+        shared, int(kept.sum()), int((a & ~b).sum()), int((b & ~a).sum()), int((a & b).sum()), test,
+        _difference(a, b, _groups(pairs[kept]), test),
     )  # fmt: skip
+
+
+def _difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: list[str | None], test: Comparison) -> Metric:
+    """Difference of two paired rates with a patient-bootstrap interval, where the test could be made."""
+    if test.p_value is None:
+        return Metric(DIFFERENCE, None, test.difference, reason=test.reason)
+    change = a.astype(np.float64) - b
+    found = bootstrap(lambda drawn: float(change[drawn].mean()), groups)
+    kind = None if found.reason else "patient bootstrap 95 %"
+    return Metric(DIFFERENCE, None, test.difference, found.low, found.high, kind, found.reason)
 
 
 def _repeated(table: pd.DataFrame) -> str | None:

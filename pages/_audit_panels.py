@@ -345,16 +345,19 @@ def comparison(first: str, second: str, found: PairedReasons) -> None:
         f"{a} alone: **{found.only_first:,}**, in {b} alone: **{found.only_second:,}**, in both: **{found.both:,}**."
     )
     points = f"{100 * test.difference:+.1f}".replace("-", "−")
-    if test.p_value is None or test.low is None or test.high is None:
+    if test.p_value is None:
         st.caption(f"Difference {points} percentage points; no test: {test.reason}.")
         return
-    low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (test.low, test.high))
+    limits, interval = found.difference, ""
+    if limits.low is not None and limits.high is not None:
+        interval = " [{}, {}]".format(*(f"{100 * end:+.1f}".replace("-", "−") for end in (limits.low, limits.high)))
     chance = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
     st.markdown(
-        f"Wrong-reason rate of {a} less that of {b}: **{points}** percentage points [{low}, {high}], exact McNemar "
+        f"Wrong-reason rate of {a} less that of {b}: **{points}** percentage points{interval}, exact McNemar "
         f"test {chance}."
     )
-    st.caption("Cases count as independent; several of one patient make the test too sure.")
+    told = f"Interval: {limits.interval}" if interval else f"No interval: {limits.reason}"
+    st.caption(f"{told}. The test counts cases as independent; several of one patient make it too sure.")
 
 
 # ---------------------------------------------------------------------------------------------------------- offenders

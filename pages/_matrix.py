@@ -103,7 +103,7 @@ _CSS = """
 table { border-collapse: separate; border-spacing: 3px; width: 100%; table-layout: auto; }
 caption { text-align: left; font-size: .8rem; opacity: .8; padding-bottom: .2rem; }
 th { font-weight: 600; font-size: .85rem; padding: .2rem .3rem; text-align: center; overflow-wrap: anywhere; }
-th[scope=row] { text-align: right; min-width: 4.2em; max-width: 9em; position: sticky; left: -3px; z-index: 1;
+th[scope=row] { text-align: right; min-width: 4.2em; overflow-wrap: break-word; max-width: 9em; position: sticky; left: -3px; z-index: 1;
   background: var(--st-background-color); }
 th small { display: block; font-weight: 400; opacity: .75; font-variant-numeric: tabular-nums; }
 th.axis { font-weight: 400; font-size: .78rem; opacity: .8; }

@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from cxnet import report
-from cxnet.analysis import NOTICE, Analysis, Models, to_original
-from cxnet.audit import ZONES, AuditScore
+from cxnet.analysis import NOTICE, Analysis, Models
+from cxnet.audit import ZONES, AuditScore, sanity_check
+from cxnet.errors import CxnetError
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.statistics import ConfusionMatrix, metrics, wilson
@@ -19,7 +20,7 @@ from cxnet.verdict import CaseAudit
 from cxnet.weights import Card
 from pages import _store
 from pages._matrix import matrix_picker
-from pages._viewer import Panel
+from pages._viewer import WHOLE, Panel
 
 CHANNEL_TITLES = {"original": "original", "clahe": "CLAHE", "beasf": "BEASF"}
 LOW_R2, WEAK_R2 = 0.3, 0.5
@@ -168,17 +169,20 @@ def lungs(analysis: Analysis) -> None:
 def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool) -> list[Panel]:
     """The viewer's panels: original, network's input, and a map a method."""
     pixels = analysis.radiograph.pixels
+    height, width = pixels.shape
     channels = analysis.card.channels
     order = ", ".join(CHANNEL_TITLES[name] for name in channels)
+    crop = analysis.crop
+    seen = (crop.left / width, crop.top / height, crop.right / width, crop.bottom / height)
+    cut = "" if seen == WHOLE else ", cut to the lungs"
     shown = [
-        Panel("Radiograph", f"{pixels.shape[1]} by {pixels.shape[0]} pixels", pixels),
+        Panel("Radiograph", f"{width} by {height} pixels", pixels),
         Panel(
             "As the model sees it",
-            f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px",
+            f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px{cut}",
             np.ascontiguousarray(analysis.stack[:, :, channels.index(channel)]),
             badge=f"{channels.index(channel) + 1} of {len(channels)}: {order}",
-            outline=(analysis.crop.bottom - analysis.crop.top, analysis.crop.right - analysis.crop.left)
-            == pixels.shape,
+            frame=seen,
         ),
     ]
     strongest = float(grad_cam(analysis.prediction, models.classifier.head).max())
@@ -191,16 +195,18 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
             badge = f"blue against, orange for; ±{own:.2g} logits"
         inside = next(s for s in analysis.scores[method] if s.name == "in-lung energy")
         told = f"{100 * inside.value:.0f} % in the lungs" if inside.value is not None else str(inside.reason)
-        heatmap = explanation.heatmap if explanation.signed else to_original(explanation.heatmap, analysis)
         shown.append(
             Panel(
                 METHODS[method] + ("" if explanation.finished else " (partial)"),
                 f"map for {analysis.target}, {told}",
                 pixels,
-                heatmap,
+                explanation.heatmap,
                 reference,
                 explanation.signed,
                 badge,
+                heatmap_frame=seen,
+                segments=explanation.segments,
+                weights=explanation.weights,
             )
         )
     return shown
@@ -216,6 +222,8 @@ def figures(analysis: Analysis) -> None:
     for column, (method, explanation) in zip(columns, analysis.explanations.items(), strict=False):
         with column, st.container(border=True):
             _figures_of(method, explanation, {score.name: score for score in analysis.scores[method]})
+            if method == "grad-cam":
+                sanity(analysis.card)
     if analysis.agreement:
         with st.container(border=True):
             st.markdown("**Do Grad-CAM and LIME agree?**")
@@ -239,6 +247,18 @@ def figures(analysis: Analysis) -> None:
     with st.expander("All figures as a table"):
         names = ["Map", "Figure", "Value", "Unit", "What content-free maps score", "Undefined because", "Reference"]
         st.dataframe(pd.DataFrame(rows, columns=names), hide_index=True, width="stretch")
+
+
+def sanity(card: Card) -> None:
+    """One line: does a classifier's map change when the network forgets what it learned."""
+    if card.recipe.task != "classification":
+        return
+    try:
+        found = sanity_check(card)
+    except CxnetError as error:
+        st.caption(str(error))
+        return
+    st.caption(found.in_words() if found else "No sanity check of this network's maps is stored.")
 
 
 def _figures_of(method: str, explanation: Explanation, scores: dict[str, AuditScore]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -405,7 +406,15 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
         "Show", ["all", "only A is right", "only B is right"], key="runs-which", default="all", required=True
     )
     found = disagreements(paired, classes, str(which))
-    st.dataframe(found.head(MOST_ROWS), hide_index=True, width="stretch", key="runs-disagree")
+    shown = found.head(MOST_ROWS).copy()
+    for place, (side, run) in enumerate({"A": first.run, "B": second.run}.items()):
+        links = ["./?" + urlencode({"run": run.name, "case": case}) for case in shown["case"]]
+        shown.insert(place, f"Open in {side}", links)
+    opens = st.column_config.LinkColumn(display_text=r"case=([0-9A-Za-z._-]{1,10})", help="Opens it in Analyse")
+    st.dataframe(
+        shown.drop(columns="case"), hide_index=True, width="stretch", key="runs-disagree",
+        column_config={"Open in A": opens, "Open in B": opens},
+    )  # fmt: skip
     more = f"; the first {MOST_ROWS} are shown, the CSV has all" if len(found) > MOST_ROWS else ""
     st.caption(f"{len(found):,} of {len(paired.cases):,} shared cases{more}.")
     stem = exports.file_name(first.run.name, "against", second.run.name)

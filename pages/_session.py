@@ -6,28 +6,42 @@ Caches that all users share hold networks and synthetic samples only.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import hashlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import streamlit as st
+from starlette.formparsers import MultiPartParser
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, available_models, load_models
 from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
 from cxnet.phantom import SAMPLES, Phantom
-from cxnet.radiograph import MAX_BYTES, Radiograph, TooLarge, read_radiograph
+from cxnet.radiograph import Radiograph, is_no_radiograph, read_radiographs
 from cxnet.weights import Card, card, network_of
-from pages import _jobs, _store
+from pages import _jobs, _server_log, _store
 
-UPLOADS_KEPT = 8
+UPLOADS_KEPT = 24
+UPLOADED_PIXELS_KEPT = 160_000_000
+READING_S = 60.0
+SAID_MOST, SAID_OF = 8, 4
 ANALYSES_KEPT = 24
 SAMPLE_SIZE_PX = 640
 WARM_UP_AFTER_S = 1.5
+#: By then the page without the radiographs has been drawn, and nothing holds them any more.
+GIVE_BACK_AFTER_S = 2.0
+
+# Streamlit's server would write an upload of more than 1 MB to a temporary file while it arrives; 0 keeps it in memory.
+# How large it may be is checked by Streamlit while it streams (server.maxUploadSize).
+MultiPartParser.spool_max_size = 0
 
 SAMPLES_BY_NAME = {sample.name: sample for sample in SAMPLES}
 
@@ -112,23 +126,81 @@ def uploader_key() -> str:
 
 
 def take_uploads() -> None:
-    """Read the uploader's files: good ones are kept for this session, bad ones leave a sentence each."""
-    st.session_state["upload_errors"] = []
+    """Read the files that are new in the uploader: good ones are kept for this session, bad ones leave a sentence.
+
+    Their bytes go at once; Streamlit would hold them until the tab is closed. A file that was read stays on the
+    uploader's list without them, and its sentences stay as long.
+    """
     drop_link_error()
-    for number, file in enumerate(st.session_state.get(uploader_key()) or [], 1):
-        try:
-            if file.size > MAX_BYTES:
-                raise TooLarge(
-                    f"The file has {file.size / 2**20:.0f} MB and the limit is {MAX_BYTES // 2**20} MB; export a smaller one."
-                )
-            radiograph = read_radiograph(file.getvalue())
-        except RadiographError as error:
-            st.session_state["upload_errors"].append(f"File {number}: {error}")
-            continue
-        case = f"upload:{radiograph.sha256}"
-        if case not in _bounded("uploads"):
-            _keep("uploads", case, radiograph, UPLOADS_KEPT)
+    files = st.session_state.get(uploader_key()) or []
+    before: dict[str, list[tuple[str, str]]] = st.session_state.get("files_read", {})
+    told = {file.file_id: before.get(file.file_id, []) for file in files}
+    taken, end = [0, 0], time.monotonic() + READING_S
+    with st.spinner("Reading …"):
+        for number, file in enumerate(files, 1):
+            if file.file_id in before:
+                continue
+            if len(files) == 1 or not is_no_radiograph(file.name):
+                told[file.file_id] = list(_take(file.getvalue(), number, len(files) > 1, taken, end))
+            _release(file)
+    st.session_state["files_read"] = told
+    st.session_state["upload_errors"] = _in_few_words(entry for entries in told.values() for entry in entries)
+
+
+def _take(data: bytes, number: int, several: bool, taken: list[int], end: float) -> Iterator[tuple[str, str]]:
+    """Keep the radiographs of one file; where and why there is none. `taken` counts radiographs and pixels."""
+    for inner, found in read_radiographs(data):
+        archive = f"archive {number}" if several else "the archive"
+        where = f"file {number}" if inner is None else f"file {inner} of {archive}"
+        size = _server_log.size_class(len(data))
+        if isinstance(found, RadiographError):
+            _server_log.event("upload", outcome="refused", size=size, error=type(found).__name__)
+            yield where, str(found)
+        elif taken[0] >= UPLOADS_KEPT or (taken[0] and taken[1] + found.pixels.size > UPLOADED_PIXELS_KEPT):
+            taken[0] = UPLOADS_KEPT
+            yield (
+                f"from {where} on",
+                f"No more was read, as a tab holds {UPLOADS_KEPT} radiographs and {UPLOADED_PIXELS_KEPT // 10**6} million "
+                "pixels; drop the rest later.",
+            )
+            return
+        else:
+            taken[0] += 1
+            taken[1] += found.pixels.size
+            _server_log.event("upload", outcome="accepted", format=found.format, size=size)
+            case = f"upload:{found.sha256}"
+            _keep("uploads", case, found, UPLOADS_KEPT)
             st.session_state["case"] = case
+            while sum(kept.pixels.size for kept in uploads().values()) > UPLOADED_PIXELS_KEPT and len(uploads()) > 1:
+                _bounded("uploads").popitem(last=False)
+        if time.monotonic() > end:
+            yield (
+                f"after {where}",
+                "Reading took too long and was stopped; drop fewer files at once.",
+            )
+            return
+
+
+def _in_few_words(told: Iterable[tuple[str, str]]) -> list[str]:
+    """One entry a sentence, with all that it is said of, and not more entries than anybody reads."""
+    places: dict[str, list[str]] = {}
+    for where, sentence in told:
+        places.setdefault(sentence, []).append(where)
+    said = []
+    for sentence, where in places.items():
+        more = f" and {len(where) - SAID_OF} more" if len(where) > SAID_OF else ""
+        named = ", ".join(where[:SAID_OF]) + more
+        said.append(f"{named[0].upper()}{named[1:]}: {sentence}")
+    left = sum(len(where) for where in list(places.values())[SAID_MOST:])
+    return [*said[:SAID_MOST], *([f"{left} more files could not be read."] if left else [])]
+
+
+def _release(file: Any) -> None:
+    """Let go of an uploaded file's bytes, Streamlit's and the widget's."""
+    context = get_script_run_ctx()
+    if context is not None and hasattr(context.uploaded_file_mgr, "remove_file"):
+        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    file.truncate(0)
 
 
 def uploads() -> dict[str, Radiograph]:
@@ -250,7 +322,9 @@ def analysis_of(radiograph: Radiograph, settings: Settings) -> Analysis:
     quick = replace(settings, methods=tuple(m for m in settings.methods if m != "lime"))
     key = (radiograph.sha256, replace(quick, lime=type(quick.lime)(seed=quick.seed)))
     if key not in _bounded("analyses"):
-        _keep("analyses", key, analyse(radiograph, models(settings.model), quick), ANALYSES_KEPT)
+        with _server_log.timed("analysis", network=settings.model):
+            made = analyse(radiograph, models(settings.model), quick)
+        _keep("analyses", key, made, ANALYSES_KEPT)
     found: Analysis = _bounded("analyses")[key]
     return found
 
@@ -269,18 +343,21 @@ def job_of(key: Hashable) -> _jobs.Job | None:
 def start_job(key: Hashable, job: _jobs.Job) -> None:
     """Remember a job; the oldest are cancelled and dropped."""
     for dropped in _keep("jobs", key, job, ANALYSES_KEPT):
-        dropped.cancel.set()
+        _jobs.runner().cancel(dropped)
 
 
 def forget() -> None:
     """Drop everything that this session holds: radiographs, analyses, jobs, the uploader's files."""
     for job in _bounded("jobs").values():
-        job.cancel.set()
+        _jobs.runner().cancel(job)
     context = get_script_run_ctx()
     for file in st.session_state.get(uploader_key()) or []:
         # Streamlit keeps the bytes of an uploader that is gone until the tab is closed.
         if context is not None and hasattr(context.uploaded_file_mgr, "remove_file"):
             context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    if context is not None:
+        # A run that ends in st.stop, as the empty page's does, leaves the last run's fragments and all that they show.
+        context.fragment_storage.clear()
     times = st.session_state.get("times-forgotten", 0)
     for name in list(st.session_state):
         if name != "_entered":
@@ -288,6 +365,20 @@ def forget() -> None:
     st.session_state["times-forgotten"] = times + 1
     st.session_state["case"] = None  # said, not left out: the browser would go on showing the old choice
     st.query_params.clear()
+    later = threading.Timer(GIVE_BACK_AFTER_S, _give_back)
+    later.daemon = True
+    later.start()
+
+
+def _give_back() -> None:
+    """Hand memory that nobody holds back to the system.
+
+    A page's script that has ended is a cycle of its functions and all that it showed, which waits for the collector;
+    and the C library keeps what was freed for itself.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # ---------------------------------------------------------------------------------------------------------------- URL

@@ -11,6 +11,7 @@ A file is shown only if its sha256 is the case's id, so that neither a stale cop
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import streamlit as st
@@ -77,3 +78,10 @@ def radiograph(file: object, case: str) -> Radiograph | None:
     """
     path = image_path(file, case)
     return None if path is None else read_radiograph(path.read_bytes())
+
+
+def say_unknown_run(found: Collection[str], what: str) -> None:
+    """Say so if the URL names a run that is not among these; the page then shows the first."""
+    asked = st.query_params.get("run")
+    if asked is not None and asked not in found:
+        st.warning(f"The link names a run that {what}; another is shown.", icon=":material/link_off:")

@@ -23,7 +23,7 @@ from cxnet.audit import FILLS, find_markers, hide, lung_region, pad_border, remo
 from cxnet.audit.appearance import answers
 from cxnet.audit.causal import BORDERS, CONTROLS, MODES_DIFFER
 from cxnet.audit.edits import Edit, Fill, control_paddings, control_removals
-from cxnet.classifier import Classifier, softmax
+from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
 from cxnet.lungs import look_at
@@ -227,34 +227,6 @@ def control_boxes(box: Box, lungs: NDArray[np.bool_], count: int, rng: np.random
     return tuple((x, y, x + width, y + height) for x, y in zip(columns.tolist(), rows.tolist(), strict=True))
 
 
-class Stopped(Exception):
-    """The reader cancelled."""
-
-
-class _Watched:
-    """A classifier that counts the pictures it is shown, and stops between them when it is told to."""
-
-    def __init__(self, classifier: Classifier, trial: Trial, cancel: threading.Event) -> None:
-        self._classifier, self._trial, self._cancel = classifier, trial, cancel
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._classifier, name)
-
-    def prepare(self, *arguments: Any) -> NDArray[np.uint8]:
-        self._go_on()
-        return self._classifier.prepare(*arguments)
-
-    def logits(self, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self._go_on()
-        found = self._classifier.logits(stacks)
-        self._trial.shown += len(stacks)
-        return found
-
-    def _go_on(self) -> None:
-        if self._cancel.is_set():
-            raise Stopped
-
-
 @dataclass(eq=False)
 class Trial:
     """The tests of one answer while they run, and what came of them."""
@@ -272,10 +244,14 @@ def audit_steps(analysis: Analysis, models: Models, cancel: threading.Event) -> 
     """:func:`cxnet.verdict.audit` as work for the runner: one value that changes while the tests run."""
     trial = Trial()
     yield trial
-    watched: Any = _Watched(models.classifier, trial, cancel)
+
+    def count(pictures: int) -> None:
+        trial.shown += pictures
+
+    watched: Any = _jobs.Watched(models.classifier, cancel, count)
     try:
         trial.audit = audit(analysis, Models(watched, models.segmenter))
-    except Stopped:
+    except _jobs.Stopped:
         return
     yield trial
 
@@ -335,7 +311,7 @@ def section(analysis: Analysis, models: Models, box: Box | None) -> None:
     """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested."""
     take_box(analysis, box)
     job = _session.job_of(_verdict_key(analysis))
-    every = 1.0 if job is not None and job.active else None
+    every = _jobs.POLL_S if job is not None and job.active else None
     st.subheader("What if …", divider="gray")
     st.fragment(what_if)(analysis, models, box)
     st.subheader("Is it the right reason?", divider="gray")
@@ -476,14 +452,8 @@ def verdict_panel(analysis: Analysis, models: Models) -> None:
     job = _session.job_of(key)
     if job is not None and job.active:
         st.session_state["verdict-active"] = True
-        job.seen()
         shown = job.partial.shown if job.partial is not None else 0
-        waiting = job.state == "queued"
-        text = f"Waiting behind {_jobs.runner().position(job)}" if waiting else f"{shown} edited pictures shown so far"
-        bar, button = st.columns([5, 1], vertical_alignment="center")
-        bar.progress(min(1.0, shown / MOST_SHOWN), text=text)
-        if button.button("Cancel", key="cancel-verdict", width="stretch"):
-            job.cancel.set()
+        _jobs.progress(job, shown / MOST_SHOWN, f"{shown} edited pictures shown so far", key="cancel-verdict")
         return
     if st.session_state.pop("verdict-active", False):
         st.rerun()  # the fragment's timer ends with a full run
@@ -501,7 +471,7 @@ def verdict_panel(analysis: Analysis, models: Models) -> None:
     )
     if st.button("Test the reason", type="primary", key="run-verdict"):
         try:
-            _session.start_job(key, _jobs.runner().submit(lambda cancel: audit_steps(analysis, models, cancel)))
+            _session.start_job(key, _jobs.submit("verdict", partial(audit_steps, analysis, models)))
         except CxnetError as error:
             st.error(str(error), icon=":material/error:")
         else:

@@ -10,7 +10,7 @@ _navigation.require_entry()
 from cxnet.analysis import available_models  # noqa: E402
 from cxnet.audit import ZONES  # noqa: E402
 from cxnet.weights import cards  # noqa: E402
-from pages import _panels  # noqa: E402
+from pages import _lesion_panels, _panels  # noqa: E402
 
 _panels.notice()
 st.title("About cxnet")
@@ -43,6 +43,7 @@ st.dataframe(pd.DataFrame(list(ZONES.items()), columns=["Zone", "Where"]), hide_
 st.subheader("Networks")
 for card in {**cards(), **{known.name: known for known in available_models()}}.values():
     with st.expander(card.title):
+        _panels.sanity(card)
         st.markdown(f"**Trained on.** {card.trained_on}\n\n**How.** {card.training_run}\n\n**Licence.** {card.licence}")
         rows = [
             ("Architecture", f"{card.architecture} ({card.recipe.paper})"),
@@ -55,3 +56,7 @@ for card in {**cards(), **{known.name: known for known in available_models()}}.v
             *((f"Held out: {key}", str(value)) for key, value in card.held_out.items()),
         ]
         st.dataframe(pd.DataFrame(rows, columns=["What", "Value"]), hide_index=True, width="stretch")
+st.subheader("Do the maps find what experts drew?")
+_lesion_panels.lesions()
+st.subheader("Do the maps depend on what was learned?")
+_lesion_panels.sanity_table()

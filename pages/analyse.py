@@ -1,17 +1,20 @@
 """Drop a radiograph, see what a network says, where it looked, and how far to trust the map."""
 
+import time
+from functools import partial
+
 import streamlit as st
 
 from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.analysis import Analysis, Settings, analyse_steps  # noqa: E402
+from cxnet.analysis import Analysis, Settings  # noqa: E402
 from cxnet.enhance import Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
 from cxnet.explain.lime import LimeSettings  # noqa: E402
-from pages import _jobs, _panels, _session, _whatif  # noqa: E402
+from pages import _jobs, _panels, _session, _welcome, _whatif  # noqa: E402
 from pages._viewer import viewer  # noqa: E402
 
 _panels.notice()
@@ -92,12 +95,15 @@ def choose_case() -> str | None:
     """Uploader and picker; None until something was chosen."""
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
+        whole = st.session_state.get("whole-folder", False)
         st.file_uploader(
-            "Drop chest radiographs: PNG, JPEG, WebP, TIFF or DICOM, up to 50 MB. They stay in this tab's memory.",
-            accept_multiple_files=True,
+            f"Drop {'a folder' if whole else 'chest radiographs, or a zip'} of PNG, JPEG, WebP, TIFF or DICOM files, "
+            "up to 50 MB each. They stay in this tab's memory.",
+            accept_multiple_files="directory" if whole else True,
             key=_session.uploader_key(),
             on_change=_session.take_uploads,
         )
+        st.toggle("A whole folder", key="whole-folder", help="For a study on disk: DICOM files need no extension.")
     for sentence in [*st.session_state.get("upload_errors", []), st.session_state.get("link_error")]:
         if sentence:
             st.error(sentence, icon=":material/error:")
@@ -119,6 +125,7 @@ def choose_case() -> str | None:
 def empty_state() -> None:
     """Samples to start with, and what the chosen network reached."""
     st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon=":material/arrow_upward:")
+    _welcome.offer_tour()
     columns = st.columns(4)
     for column, name in zip(columns, ("normal", "ground-glass", "consolidation", "normal-marker"), strict=True):
         sample = _session.SAMPLES_BY_NAME[name]
@@ -131,45 +138,45 @@ def empty_state() -> None:
     _panels.sensitivities(_session.networks()[settings.model])
 
 
-def show_job(job: _jobs.Job | None, start: str, submit) -> None:
-    """Start button, progress, cancel."""
-    if job is None or not job.active:
-        if job is not None and job.state == "failed":
-            st.error(job.error or "The explanation failed.", icon=":material/error:")
-        if st.button(start, type="primary", key="run-lime"):
-            submit()
-            st.rerun()
+def show_job(job: _jobs.Job | None, active: bool, drawn: int, submit) -> None:
+    """Start button; or progress, cancel, and a fresh drawing when there is more to show."""
+    if job is not None and active:
+        st.fragment(follow, run_every=_jobs.POLL_S)(job, drawn, time.monotonic())
         return
-    done = job.partial.explanations["lime"].samples if job.partial and "lime" in job.partial.explanations else 0
+    if job is not None and job.state == "failed":
+        st.error(job.error or "The explanation failed.", icon=":material/error:")
+    if st.button("Run LIME" if job is None else "Run LIME again", type="primary", key="run-lime"):
+        submit()
+        st.rerun()
+
+
+def follow(job: _jobs.Job, drawn: int, since: float) -> None:
+    """Progress of LIME; only this small part of the page is run twice a second."""
+    if not job.active or (job.updates > drawn and time.monotonic() - since > _jobs.REDRAW_S):
+        st.rerun()
+    found = job.partial
+    done = found.explanations["lime"].samples if found is not None and "lime" in found.explanations else 0
     most = settings.lime.samples
-    ahead = _jobs.runner().position(job)
-    text = f"Waiting behind {ahead}" if job.state == "queued" else f"LIME: {done} of at most {most} samples"
-    bar, button = st.columns([5, 1], vertical_alignment="center")
-    bar.progress(min(1.0, done / most), text=text)
-    if button.button("Cancel", key="cancel-lime", width="stretch"):
-        job.cancel.set()
+    _jobs.progress(job, done / most, f"LIME: {done} of at most {most} samples", key="cancel-lime")
 
 
 def work() -> None:
-    """Viewer and figures; runs by itself while LIME is under way."""
+    """Viewer and figures."""
     job = _session.job_of(key)
-    if job is not None:
-        job.seen()
-    partial = job.partial if job is not None else None
-    shown: Analysis = partial if partial is not None and "lime" in partial.explanations else quick
+    # in this order: what arrives meanwhile is drawn by the next run
+    active, updates, found = (job.active, job.updates, job.partial) if job is not None else (False, 0, None)
+    shown: Analysis = found if found is not None and "lime" in found.explanations else quick
     drawn = _panels.panels(shown, models, channel, shared)
-    box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph.sha256)
+    box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph)
 
     def submit() -> None:
         try:
-            found = _jobs.runner().submit(lambda cancel: analyse_steps(radiograph, models, settings, cancel))
-            _session.start_job(key, found)
+            _session.start_job(key, _jobs.submit("lime", partial(_jobs.lime_steps, quick, models, settings)))
         except CxnetError as error:
             st.session_state["upload_errors"] = [str(error)]
 
-    again = "Run LIME" if job is None else "Run LIME again"
-    show_job(job, again, submit)
-    if job is not None and job.state == "cancelled" and shown is partial:
+    show_job(job, active, updates, submit)
+    if job is not None and job.state == "cancelled" and shown is found:
         st.info(
             f"LIME was stopped after {shown.explanations['lime'].samples} samples; its map is partial.",
             icon=":material/stop_circle:",
@@ -185,9 +192,6 @@ def work() -> None:
         "and shortcuts such as contrast have no place on a map."
     )
     _panels.downloads(shown, _whatif.audit_of(shown))
-    if job is not None and not job.active and st.session_state.pop("was-active", False):
-        st.rerun()  # the fragment's timer ends with a full run
-    st.session_state["was-active"] = job is not None and job.active
 
 
 _session.warm_up()
@@ -216,5 +220,4 @@ with right:
     if radiograph.tags:
         with st.expander("Technical tags (the only ones that are kept)"):
             st.table(dict(radiograph.tags))
-active = _session.job_of(key)
-st.fragment(work, run_every=1.0 if active is not None and active.active else None)()
+st.fragment(work)()

@@ -164,6 +164,7 @@ found = {name: run for name, run in listed.items() if wrong_reasons.audits_of(ru
 if not found:
     empty_state(next(iter(listed), "NAME"))
     st.stop()
+_store.say_unknown_run(found, "has no audit yet" if st.query_params.get("run") in listed else "is not here")
 name = follow("run", list(found), next(iter(found)))
 tiers: tuple[Tier, ...] = wrong_reasons.audits_of(found[name].folder)
 tier = next(one for one in TIERS if one == follow("tier", list(tiers), tiers[0]))

@@ -16,7 +16,8 @@ _navigation.require_entry()
 
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.runs import Run  # noqa: E402
-from pages import _gallery, _panels, _store  # noqa: E402
+from cxnet.wrong_reasons import audits_of  # noqa: E402
+from pages import _audit_panels, _gallery, _panels, _store  # noqa: E402
 from pages import _run_data as data  # noqa: E402
 from pages import _run_panels as panels  # noqa: E402
 from pages._matrix import Cell, matrix_picker  # noqa: E402
@@ -24,7 +25,16 @@ from pages._matrix import Cell, matrix_picker  # noqa: E402
 ALL = "all"
 NONE = "none"
 BESIDE_TABLE_CLASSES = 7
-PANELS = ("ROC", "Precision–recall", "Calibration", "Training", "Sources and views", "Compare", "Export")
+PANELS = (
+    "ROC",
+    "Precision–recall",
+    "Calibration",
+    "Training",
+    "Sources and views",
+    "Wrong reasons",
+    "Compare",
+    "Export",
+)
 
 
 @dataclass(frozen=True)
@@ -240,6 +250,29 @@ def work(found: dict[str, Run], view: View) -> None:
     show_panel(found, view, matrix, threshold)
 
 
+def wrong_reasons(run: Run, fold: int | None) -> None:
+    """How many right answers the stored audit accuses, and where to read more."""
+    if "full" not in audits_of(run.folder):
+        st.info(
+            "This run has no full audit yet, so it is not known how often it is right for a wrong reason.",
+            icon=":material/info:",
+        )
+        st.code(
+            f"python -m cxnet audit runs/{run.name} --tier full --images DIR --out runs/{run.name}",
+            language=None, wrap_lines=True,
+        )  # fmt: skip
+        return
+    audit = _audit_panels.opened(run, "full")
+    _audit_panels.headline(audit)
+    if fold is not None:
+        st.caption("Of all folds; the table below has each.")
+    st.session_state.setdefault("runs-wrong-by", "cell")
+    parts = _audit_panels.PARTS
+    by = st.segmented_control("By", list(parts), key="runs-wrong-by", format_func=parts.get, required=True)
+    _audit_panels.rate_table(audit, str(by))
+    st.page_link("pages/audit.py", label="Maps, zones, worst offenders: Audit", query_params={"run": run.name})
+
+
 def show_panel(found: dict[str, Run], view: View, matrix: panels.Matrix, threshold: tuple[str, float] | None) -> None:
     """The chosen one only, so that a click does not pay for the others."""
     run, selection = found[view.run], matrix.selection
@@ -261,6 +294,8 @@ def show_panel(found: dict[str, Run], view: View, matrix: panels.Matrix, thresho
         panels.training(run, view.fold)
     elif view.panel == "Sources and views":
         panels.parts(matrix)
+    elif view.panel == "Wrong reasons":
+        wrong_reasons(run, view.fold)
     elif view.panel == "Compare" and view.compare is None:
         st.info("Choose a second run under “Compare with”.", icon=":material/arrow_upward:")
     elif view.panel == "Compare":
@@ -281,6 +316,7 @@ for sentence in problems:
 if not found:
     empty_state()
     st.stop()
+_store.say_unknown_run(found, "is not here")
 view = view_of_url(found)
 choose(found, view)
 describe(found[view.run])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CXNET_GATE", "off")  # tests of the gate switch it on; a served app inherits this
 settings.register_profile("cxnet", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("cxnet")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,49 +11,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from cxnet import runs, wrong_reasons
-from cxnet.audit import ZONES
 from pages import _audit_panels
-from tests.test_runs_page import CLASSES, make_run
+from tests.stored_runs import CLASSES, make_audit, make_run, open_page, text_of
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("background", "marker", "border", "appearance")
-
-
-def make_audit(run: runs.Run, tier: str = "full", seed: int = 0, cheats: float = 0.3) -> pd.DataFrame:
-    """Write an audit whose COVID-19 pictures are brighter, and whose wrong reasons are a share of all cases."""
-    rng = np.random.default_rng(seed)
-    known = run.table
-    count = len(known)
-    names = ["case", "file", "fold", "group", "source", "view", "true", "predicted"]
-    table = known[[*names, *(f"probability {cls}" for cls in run.classes)]].copy()
-    shares = rng.dirichlet(np.ones(len(ZONES) + 1), count)
-    table["in_lung"], table["lungs_area"] = shares[:, 0], 0.3
-    table["lift"], table["z"] = shares[:, 0] / 0.3, rng.normal(0, 1, count)
-    for number, zone in enumerate(ZONES, 1):
-        table[f"zone {zone}"], table[f"area {zone}"] = shares[:, number], 0.7 / len(ZONES)
-    for name in wrong_reasons.PROPERTIES:
-        table[name] = rng.normal(100, 10, count)
-    table["mean_grey"] += 30 * (table["true"] == run.classes[0])
-    table["error"] = pd.Series([None] * count, dtype=object)
-    table.loc[1, "error"], table.loc[1, ["in_lung", "lift", "z"]] = "The file is torn; fetch it again.", np.nan
-    if tier == "full":
-        bad = rng.random(count) < cheats
-        table["background_probability"] = np.where(bad, 0.9, 0.3) + rng.uniform(-0.1, 0.1, count)
-        for name in TESTS:
-            table[f"evidence {name}"] = np.where(bad & (name == "background"), 2 + rng.random(count), 0.1)
-        table["verdict"] = np.where(
-            bad, "wrong reason", np.where(rng.random(count) < 0.1, "undetermined", "none found")
-        )
-        table["facts"] = np.where(bad, json.dumps(["everything but the lungs is enough for the answer"]), "[]")
-    info: dict[str, Any] = {
-        "schema": 1, "tier": tier, "run": run.name, "classes": list(run.classes), "models": {f"{run.name}/fold-0": "ab"},
-        "left_out": ["The radiographs of 7 of 307 cases are not at hand."], "changed_answers": 0,
-        "thresholds": {"version": 3} if tier == "full" else None, "sha256": f"{seed} {tier} {cheats}",
-    }  # fmt: skip
-    path = run.folder / f"audit-{tier}.parquet"
-    table.to_parquet(path)
-    path.with_suffix(".json").write_text(json.dumps(info), "utf-8")
-    return table
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +39,7 @@ def listed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(**query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page("pages/audit.py").run()
-    assert not at.exception
-    return at
-
-
-def text_of(at: AppTest) -> str:
-    return "\n".join(str(m.value) for m in (*at.markdown, *at.caption, *at.info, *at.warning))
+    return open_page("audit", **query)
 
 
 def frame(at: AppTest, column: str) -> pd.DataFrame:
@@ -192,3 +143,10 @@ def test_the_gallery_of_runs_filters_by_the_stored_verdict(listed: Path) -> None
         assert bool(found) == there, run
         if there:
             assert {"wrong reason", "none found"} <= set(found[0].options)
+
+
+@pytest.mark.parametrize(("asked", "told"), [("nobody", "not here"), ("gamma", "no audit yet"), ("beta", None)])
+def test_a_link_to_a_run_without_an_audit_says_so(listed: Path, asked: str, told: str | None) -> None:
+    at = opened(run=asked)
+    links = [warning.value for warning in at.warning if "The link names" in warning.value]
+    assert [told in link for link in links] == ([True] if told else [])

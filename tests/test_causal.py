@@ -29,51 +29,7 @@ from cxnet.audit import edits as editing
 from cxnet.audit.appearance import change_contrast, change_gamma, change_resolution, change_sharpness, compress
 from cxnet.enhance import Enhancement
 from cxnet.errors import SettingsError
-
-SIZE = 96
-Network = Callable[[np.ndarray], np.ndarray]
-
-
-def lungs(size: int = SIZE) -> np.ndarray:
-    mask = np.zeros((size, size), np.uint8)
-    for x in (0.32, 0.68):
-        cv2.ellipse(mask, (int(size * x), int(size * 0.5)), (size // 8, size // 4), 0, 0, 360, 1, -1)
-    return mask.astype(bool)
-
-
-def texture(seed: int = 0, size: int = SIZE) -> np.ndarray:
-    """Grey levels with mean 110 and standard deviation 25."""
-    field = cv2.GaussianBlur(np.random.default_rng(seed).standard_normal((size, size)), (0, 0), 2)
-    return np.clip(110 + 25 * field / field.std(), 1, 200).astype(np.uint8)
-
-
-def radiograph(seed: int = 0, size: int = SIZE) -> np.ndarray:
-    """Texture with a bright mark in the corner and a bright spot in a lung."""
-    pixels = texture(seed, size)
-    pixels[1:4, 1:7] = 250
-    pixels[46:52, 30:36] = 240
-    return pixels
-
-
-def marker() -> np.ndarray:
-    mask = np.zeros((SIZE, SIZE), bool)
-    mask[0:5, 0:8] = True
-    return mask
-
-
-def identity(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def linear(weights: np.ndarray, offset: float = 0.0) -> Network:
-    """Two classes; the logit of the first is offset + sum of weight x grey level."""
-    return lambda x: np.stack([x[..., 0].reshape(len(x), -1) @ weights.ravel() + offset, np.zeros(len(x))], axis=1)
-
-
-def reads(row: int, column: int, gain: float = 0.1, offset: float = -15.0) -> Network:
-    weights = np.zeros((SIZE, SIZE))
-    weights[row, column] = gain
-    return linear(weights, offset)
+from tests.toys import SIZE, Network, identity, linear, lungs, marker, radiograph, reads, texture
 
 
 def uniform(x: np.ndarray) -> np.ndarray:
@@ -256,6 +212,25 @@ def test_full_controls_follow_only_if_they_can_still_matter() -> None:
                 (1 + sum(c >= short.drop for c in short.controls)) / (1 + len(short.controls))
             )
     assert lengths >= {(8, False), (30, True)}  # both ends were seen
+
+
+@pytest.mark.parametrize("matters", [0.0, 0.05, 1e9])
+def test_a_test_that_cannot_matter_any_more_ends_early(matters: float) -> None:
+    lengths = set()
+    for seed in range(8):
+        network = linear(np.random.default_rng(seed).normal(0, 1e-3, (SIZE, SIZE)))
+        full = run(network, seed=seed)
+        short = run(network, seed=seed, matters={"marker removal": matters, "border edit": matters})
+        assert short.passes <= full.passes
+        for early, late in ((short.marker, full.marker), (short.border, full.border)):
+            assert early.controls == pytest.approx(late.controls[: len(early.controls)])
+            reachable = early.drop - max(late.controls[:8]) >= matters
+            assert len(early.controls) == (len(late.controls) if reachable else 8)
+            # what matters is found in any case, and what is said of the rest cannot pass for it
+            assert (early.drop - max(early.controls) >= matters) == (late.drop - max(late.controls) >= matters)
+            assert len(early.controls) == 30 or early.p_value >= 1 / 9
+            lengths.add(len(early.controls))
+    assert lengths == ({8} if matters == 1e9 else {8, 30})
 
 
 def test_the_p_value_that_stops_early_is_valid() -> None:

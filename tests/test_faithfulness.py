@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +15,19 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from cxnet.audit import (
+    Level,
+    Randomisation,
+    SanityCheck,
     block_labels,
     cascade,
     hidden,
     insertion_deletion,
     parameter_randomisation,
     repeatability,
+    sanity_check,
 )
-from cxnet.errors import SettingsError
+from cxnet.errors import DatasetError, SettingsError
+from cxnet.weights import card
 
 SIZE, BLOCK = 64, 16
 NAMES = ("deletion area", "insertion area", "deletion gap to random order", "insertion gap to random order")
@@ -238,6 +246,63 @@ def test_likeness_is_that_of_scipy_and_scikit_image() -> None:
     assert found.levels[0].ssim == pytest.approx(np.mean(ssim))
     null = [structural_similarity(a / a.max(), b / b.max(), data_range=1.0) for a, b in itertools.combinations(np.abs(first), 2)]  # fmt: skip
     assert found.null["ssim"] == pytest.approx(np.mean(null))
+
+
+def checked(last: list[float | None], null: float = 0.5) -> SanityCheck:
+    """A check under one seed for each likeness at the last level; None where there was no map."""
+    tests = []
+    for value in last:
+        passes, reason = (None, "no map") if value is None else (value < null, None)
+        levels = (Level("output", 0.9, 0.9, 4), Level("all", value, value, 0 if value is None else 4))
+        tests.append(Randomisation(levels, {"ssim": null, "spearman": null}, passes, reason))
+    return SanityCheck("n", "0" * 64, "grad-cam", 4, tuple(tests))
+
+
+@pytest.mark.parametrize(
+    ("last", "passes", "told"),
+    [
+        (
+            [0.1, 0.3],
+            True,
+            "passed: the map changes when the network forgets what it learned (likeness 0.20, maps of different radiographs 0.50).",
+        ),
+        (
+            [0.1, None],
+            None,
+            "undefined under 1 of 2 seeds: no map; the others: likeness 0.10, maps of different radiographs 0.50.",
+        ),
+        ([0.1, 0.6], False, "failed"),
+        ([None, None], None, "undefined under 2 of 2 seeds: no map."),
+    ],
+)
+def test_a_sanity_check_is_passed_under_every_seed_or_undefined(
+    last: list[float | None], passes: bool | None, told: str
+) -> None:
+    found = checked(last)
+    assert found.passes is passes and told in found.in_words()
+
+
+def test_a_stored_check_counts_only_for_the_very_weights(tmp_path: Path) -> None:
+    known, path = card("covid-cxnet"), tmp_path / "randomisation.json"
+    assert sanity_check(known, path=path) is None
+    made = replace(checked([0.1, None]), model=known.name, sha256=known.sha256)
+    path.write_text(json.dumps([made.to_json()]))
+    assert sanity_check(known, path=path) == made
+    assert sanity_check(known, "lime", path) is None
+    path.write_text(json.dumps([replace(made, sha256="0" * 64).to_json()]))
+    assert sanity_check(known, path=path) is None
+    for text in ("[", "[{}]", json.dumps([{**made.to_json(), "tests": []}])):
+        path.write_text(text)
+        with pytest.raises(DatasetError, match=r"randomisation\.json cannot be read"):
+            sanity_check(known, path=path)
+
+
+def test_shipped_networks_have_been_checked() -> None:
+    """A network whose weights change must be checked again: python -m benchmarks.randomisation."""
+    for name in ("covid-cxnet", *(f"base-cnn-v2/fold-{k}" for k in range(5))):
+        found = sanity_check(card(name))
+        assert found is not None and found.cases >= 10 and len(found.tests) >= 3
+        assert found.null is not None and 0 < found.null < 1 and found.likeness
 
 
 def test_what_cannot_be_compared_has_a_reason() -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import pytest
 from streamlit.testing.v1 import AppTest
 
 from cxnet.phantom import make_phantom
@@ -81,24 +77,3 @@ def test_forget_empties_the_session() -> None:
     for name in ("uploads", "analyses", "jobs", key):
         assert name not in at.session_state or not at.session_state[name]
     assert "synthetic sample" in at.info[0].value
-
-
-@dataclass
-class Result:
-    complete: bool
-
-
-@pytest.mark.parametrize(("complete", "state"), [(True, "done"), (False, "cancelled")])
-def test_cancel_after_the_last_step(complete: bool, state: str) -> None:
-    ended = threading.Event()
-
-    def work(cancel: threading.Event) -> Iterator[Result]:
-        yield Result(complete)
-        cancel.set()  # arrives when the result is there
-        ended.set()
-
-    runner = _jobs.Runner()
-    job = runner.submit(work)
-    assert ended.wait(20)
-    runner._pool.shutdown()
-    assert job.state == state

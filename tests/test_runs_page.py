@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import subprocess
@@ -18,58 +17,15 @@ from streamlit.testing.v1 import AppTest
 
 from cxnet import runs
 from pages import _run_data, _run_exports, _run_panels
+from tests.stored_runs import CLASSES, fold_table, make_audit, make_run, open_page, text_of
 
 ROOT = Path(__file__).parents[1]
-CLASSES = ("COVID-19", "normal", "pneumonia")
-
-
-def fold_table(fold: int, seed: int, cases: int = 60) -> pd.DataFrame:
-    """Cases that depend on the fold, probabilities that depend on the seed too."""
-    cohort, network = np.random.default_rng(fold), np.random.default_rng([seed, fold])
-    true = np.arange(cases) % 3
-    logits = network.normal(0, 1, (cases, 3))
-    logits[np.arange(cases), true] += 1.5
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    y, x = np.mgrid[:10, :10] / 9
-    lungs = np.zeros((64, 64), np.bool_)
-    lungs[12:52, 8:28] = lungs[12:52, 36:56] = True
-    table = pd.DataFrame(
-        {
-            "case": [hashlib.sha256(f"{fold}/{number}".encode()).hexdigest() for number in range(cases)],
-            "file": [f"{fold}/{number}.png" for number in range(cases)],
-            "group": [f"{fold}-{number // 2}" for number in range(cases)],
-            "source": np.where(true == 0, "set of one class", np.where(true == 1, "hospital a", "hospital b")),
-            "view": np.where(cohort.random(cases) < 0.5, "PA", "AP"),
-            "true": np.array(CLASSES)[true],
-            "predicted": np.array(CLASSES)[probabilities.argmax(axis=1)],
-        }
-    )
-    table.loc[::7, "source"] = "hospital c"
-    for number, name in enumerate(CLASSES):
-        table[f"probability {name}"], table[f"logit {name}"] = probabilities[:, number], logits[:, number]
-    peaks = cohort.random((cases, 2))
-    table["map"] = [runs.pack_map(np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.05)) for a, b in peaks]
-    table["lungs"] = [runs.pack_lungs(lungs)] * cases
-    for side, value in (("top", 0.0), ("bottom", 1.0), ("left", 0.0), ("right", 1.0)):
-        table[f"region {side}"] = value
-    table["in_lung"], table["lift"], table["z"] = peaks[:, 0], 2 * peaks[:, 0], network.normal(0, 1.5, cases)
-    return table
-
-
-def make_run(root: Path, name: str, seed: int = 0, folds: int = 5, crossing: bool = False) -> runs.Run:
-    tables = {fold: fold_table(fold, seed) for fold in range(folds)}
-    for table in tables.values():
-        if crossing:
-            table.loc[0, "group"] = "the same patient"
-    curve = [{"epoch": n, "loss": 1 / n, "accuracy": 0.5, "test_loss": 1.1 / n, "test_accuracy": 0.4} for n in (1, 2)]
-    info = {"title": f"network {name}", "classes": list(CLASSES), "map_shape": [10, 10]}
-    return runs.write_run(root / name, info, tables, {fold: {"curve": curve} for fold in tables})
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stored")
-    make_run(root, "alpha")
+    make_audit(make_run(root, "alpha"))
     make_run(root, "beta", seed=1)
     make_run(root, "crossing", crossing=True)
     (root / "damaged").mkdir()
@@ -87,16 +43,7 @@ def listed(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(**query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page("pages/runs.py").run()
-    assert not at.exception
-    return at
-
-
-def text_of(at: AppTest) -> str:
-    return "\n".join(str(m.value) for m in (*at.markdown, *at.caption, *at.info, *at.warning))
+    return open_page("runs", **query)
 
 
 def metrics_of(at: AppTest) -> pd.DataFrame:
@@ -147,6 +94,7 @@ def test_hostile_url_is_ignored(listed: Path) -> None:
     assert at.selectbox(key="runs-fold").value == "all"
     assert not at.subheader
     assert "decisions as stored" in text_of(at)
+    assert "names a run that is not here" in at.warning[0].value and "script" not in text_of(at)
 
 
 def test_damaged_runs_say_so_and_the_others_list(listed: Path) -> None:
@@ -301,3 +249,28 @@ print(json.dumps([name for name in names if name in sys.modules]))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_wrong_reasons_of_an_audited_run(listed: Path) -> None:
+    at = opened(run="alpha", panel="Wrong reasons")
+    table = pd.read_parquet(listed / "alpha" / "audit-full.parquet")
+    right = table[table["error"].isna() & (table["true"] == table["predicted"])]
+    wrong = int((right["verdict"] == "wrong reason").sum())
+    assert [m.value for m in at.metric][:2] == [f"{len(right):,}", f"{100 * wrong / len(right):.1f} % ({wrong:,})"]
+    (rates,) = [d.value for d in at.dataframe if "Wrong reason" in d.value.columns]
+    assert rates["Answers"].sum() == table["error"].isna().sum()
+    at.segmented_control(key="runs-wrong-by").set_value("source").run()
+    (rates,) = [d.value for d in at.dataframe if "Wrong reason" in d.value.columns]
+    assert rates["Answers"].sum() == len(right)
+    at = opened(run="beta", panel="Wrong reasons")
+    assert "no full audit" in text_of(at) and "cxnet audit runs/beta" in at.code[0].value
+
+
+def test_disagreements_lead_to_the_cases(listed: Path) -> None:
+    at = opened(run="alpha", compare="beta", panel="Compare")
+    (found,) = [d.value for d in at.dataframe if "Open in A" in d.value.columns]
+    cases = set(runs.open_run(listed / "alpha").table["case"])
+    for side, name in (("A", "alpha"), ("B", "beta")):
+        links = found[f"Open in {side}"]
+        assert len(links) and all(link.startswith(f"./?run={name}&case=") for link in links)
+        assert {link.rpartition("=")[2] for link in links} <= cases

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,40 +29,7 @@ from cxnet.verdict import (
     usual_evidence,
 )
 from cxnet.weights import card
-
-SIZE = 96
-Network = Callable[[np.ndarray], np.ndarray]
-
-
-def lungs() -> np.ndarray:
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    for x in (0.32, 0.68):
-        cv2.ellipse(mask, (int(SIZE * x), SIZE // 2), (SIZE // 7, SIZE // 4), 0, 0, 360, 1, -1)
-    return mask.astype(bool)
-
-
-def radiograph(seed: int = 0) -> np.ndarray:
-    """Texture with a bright mark in the corner and a bright spot in a lung."""
-    field = cv2.GaussianBlur(np.random.default_rng(seed).standard_normal((SIZE, SIZE)), (0, 0), 2)
-    pixels = np.clip(110 + 25 * field / field.std(), 1, 200).astype(np.uint8)
-    pixels[1:4, 1:7] = 250
-    pixels[46:52, 30:36] = 240
-    return pixels
-
-
-def marker() -> np.ndarray:
-    mask = np.zeros((SIZE, SIZE), bool)
-    mask[0:5, 0:8] = True
-    return mask
-
-
-def identity(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def reads(row: int, column: int, gain: float = 0.1, offset: float = -20.0) -> Network:
-    """Two classes; the first's logit is `gain` times one pixel's grey level plus `offset`."""
-    return lambda x: np.stack([gain * x[:, row, column, 0].astype(float) + offset, np.zeros(len(x))], axis=1)
+from tests.toys import SIZE, Network, identity, lungs, marker, radiograph, reads
 
 
 def spot(row: int, column: int) -> np.ndarray:
@@ -84,7 +50,7 @@ def judged(network: Network, heatmap: np.ndarray, mask: LungMask | None = None, 
 
 
 def test_a_network_that_reads_a_corner_pixel_is_wrong_by_both_keys() -> None:
-    found = judged(reads(2, 4), spot(2, 4))
+    found = judged(reads(2, 4, offset=-20), spot(2, 4))
     assert (found.name, found.map_key, found.causal_key) == ("wrong reason", True, True)
     # whatever becomes of the lungs the logit stays 5; without the background it is far below chance
     assert found.evidence.background == pytest.approx(5.0)
@@ -124,20 +90,20 @@ def test_a_network_that_calls_everything_without_a_lesion_normal_is_not_accused(
 
 
 def test_a_map_alone_only_makes_suspicious() -> None:
-    found = judged(reads(48, 32), spot(2, 4))
+    found = judged(reads(48, 32, offset=-20), spot(2, 4))
     assert (found.name, found.map_key, found.causal_key) == ("suspicious map", True, False)
 
 
 def test_a_failed_lung_gate_gives_undetermined() -> None:
     one_lung = lungs()
     one_lung[:, SIZE // 2 :] = False
-    found = judged(reads(2, 4), spot(2, 4), LungMask(one_lung, "human"))
+    found = judged(reads(2, 4, offset=-20), spot(2, 4), LungMask(one_lung, "human"))
     assert found.name == "undetermined" and "lung outline may be wrong" in found.facts[0]
 
 
 def test_nothing_that_could_be_tried_gives_undetermined() -> None:
     flat = np.full((SIZE, SIZE), 100, np.uint8)
-    causal = causal_tests(flat, lungs(), reads(2, 4), identity, 0)
+    causal = causal_tests(flat, lungs(), reads(2, 4, offset=-20), identity, 0)
     assert evidence(causal, ()) == Evidence(None, None, None, None)
     found = judge({}, {}, causal, (), LungMask(lungs(), "human"))
     assert (found.name, found.map_key, found.causal_key, found.strength) == ("undetermined", None, None, 0.0)
@@ -193,7 +159,7 @@ def test_usual_evidence_is_the_stored_run_s_median() -> None:
 
 
 def test_no_verdict_claims_a_right_reason() -> None:
-    texts = [*NAMES, *TESTS.values(), *judged(reads(48, 32), spot(48, 32)).facts]
+    texts = [*NAMES, *TESTS.values(), *judged(reads(48, 32, offset=-20), spot(48, 32)).facts]
     assert not any("right reason" in text or "proven" in text for text in texts)
 
 

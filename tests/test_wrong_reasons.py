@@ -102,8 +102,26 @@ def test_mcnemar_on_shared_right_answers() -> None:
     assert (found.only_first, found.only_second, found.both) == (8, 1, 1)
     assert found.test.difference == pytest.approx(7 / 14)
     assert found.test.p_value == pytest.approx(binomtest(8, 9).pvalue)
+    limits = found.difference
+    assert limits.value == found.test.difference and limits.interval == "patient bootstrap 95 %"
+    # every patient has one case here: the bootstrap draws the 14 paired differences, eight +1, one -1, five 0
+    drawn = np.random.default_rng(1).choice([1.0] * 8 + [-1.0] + [0.0] * 5, (20_000, 14)).mean(axis=1)
+    assert (limits.low, limits.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.08)
     mirrored = compare(second, first)
+    assert mirrored.difference.high == pytest.approx(-limits.low, abs=0.08)
     assert mirrored.test.difference == pytest.approx(-7 / 14) and mirrored.test.p_value == found.test.p_value
+
+
+def test_several_cases_of_a_patient_widen_the_paired_interval() -> None:
+    verdicts = ([WRONG] * 10 + [FINE] * 10) * 4
+    calm = [FINE] * len(verdicts)
+    alone = compare(table(verdicts), table(calm)).difference
+    tens = [f"p{n // 10}" for n in range(len(verdicts))]  # a patient's ten cases always agree
+    together = compare(table(verdicts, group=tens), table(calm, group=tens)).difference
+    assert alone.value == together.value == 0.5
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+    unknown = compare(table(verdicts, group=None), table(calm, group=None)).difference
+    assert unknown.low is None and unknown.reason
 
 
 def test_nothing_to_compare_says_why() -> None:

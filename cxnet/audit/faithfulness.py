@@ -15,9 +15,11 @@ References
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -26,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.audit.localisation import AuditScore
-from cxnet.errors import SettingsError
+from cxnet.errors import DatasetError, SettingsError
+from cxnet.weights import FOLDER, Card
 
 Map = NDArray[np.floating[Any]]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -349,6 +352,100 @@ class Randomisation:
             "reason": self.reason,
             "reference": self.reference,
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Randomisation:
+        """The inverse of :meth:`to_json`."""
+        levels = tuple(Level(**level) for level in told["levels"])
+        return cls(levels, told["null"], told["passes"], told["reason"], told["reference"])
+
+
+@dataclass(frozen=True)
+class SanityCheck:
+    """The randomisation test of one network and method under several seeds, as it is stored with the weights.
+
+    Parameters
+    ----------
+    model, sha256 : str
+        Name of the network and checksum of its trainable file.
+    method : str
+    cases : int
+        Radiographs, none of which the network was trained on.
+    tests : tuple of Randomisation
+        One a seed; they share the trained maps and so the null.
+    """
+
+    model: str
+    sha256: str
+    method: str
+    cases: int
+    tests: tuple[Randomisation, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tests:
+            raise SettingsError(f"The sanity check of {self.model!r} needs the test of at least one seed.")
+
+    @property
+    def likeness(self) -> tuple[float, ...]:
+        """SSIM to the fully randomised network's maps under each seed that gave maps at all."""
+        return tuple(test.levels[-1].ssim for test in self.tests if test.levels[-1].ssim is not None)
+
+    @property
+    def null(self) -> float | None:
+        """SSIM of the trained network's maps of different cases; None with fewer than two maps."""
+        return self.tests[0].null.get("ssim")
+
+    @property
+    def passes(self) -> bool | None:
+        """Whether the test is passed under every seed; None where one is undefined.
+
+        A randomised network can have a Grad-CAM of zero everywhere: such a seed leaves nothing to compare.
+        """
+        answers = [test.passes for test in self.tests]
+        return None if None in answers else all(answers)
+
+    def in_words(self) -> str:
+        """The result in one sentence."""
+        told = ""
+        if self.likeness and self.null is not None:
+            told = f"likeness {np.mean(self.likeness):.2f}, maps of different radiographs {self.null:.2f}"
+        if self.passes is None:
+            blank = [test.reason for test in self.tests if test.passes is None]
+            told = f"; the others: {told}" if told else ""
+            return f"Sanity check undefined under {len(blank)} of {len(self.tests)} seeds: {blank[0]}{told}."
+        if self.passes:
+            return f"Sanity check passed: the map changes when the network forgets what it learned ({told})."
+        return (
+            "Sanity check failed: with random weights the map is as like itself as it is like maps of different "
+            f"radiographs ({told}), so much of it does not come from what the network learned."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        told = {"model": self.model, "sha256": self.sha256, "method": self.method, "cases": self.cases}
+        return {**told, "tests": [test.to_json() for test in self.tests]}
+
+
+def sanity_check(
+    card: Card, method: str = "grad-cam", path: Path = FOLDER / "randomisation.json"
+) -> SanityCheck | None:
+    """The stored randomisation test of a network, or None where there is none of these very weights.
+
+    Raises
+    ------
+    DatasetError
+        If the file is there but damaged.
+    """
+    try:
+        for told in json.loads(path.read_text("utf-8")):
+            if (told["model"], told["method"], told["sha256"]) == (card.name, method, card.sha256):
+                tests = tuple(Randomisation.from_json(test) for test in told["tests"])
+                return SanityCheck(card.name, card.sha256, method, int(told["cases"]), tests)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
+        raise DatasetError(f"The sanity checks in {path.name} cannot be read ({error}); restore the file.") from error
+    return None
 
 
 def parameter_randomisation(

@@ -17,7 +17,7 @@ import hashlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +26,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cxnet.errors import DamagedFile, OutOfScope, RadiographError, SettingsError, TooLarge
-from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, render
+from cxnet.errors import DamagedFile, OutOfScope, RadiographError, SettingsError, TooLarge, UnsupportedFormat
+from cxnet.radiograph._archive import MAX_BYTES, is_archive, is_no_radiograph, members
+from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, numbers, render
 from cxnet.radiograph._picture import MAX_ASPECT, MAX_PIXELS, MIN_SIDE_PX, check_size, decode_picture, grey, kind_of
 
 __all__ = [
@@ -37,11 +38,12 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE_PX",
     "Radiograph",
+    "is_no_radiograph",
     "open_radiograph",
+    "open_radiographs",
     "read_radiograph",
+    "read_radiographs",
 ]
-
-MAX_BYTES = 50 * 2**20
 
 _decoding = threading.Lock()
 _Decoded = TypeVar("_Decoded")
@@ -84,6 +86,36 @@ class Radiograph:
         object.__setattr__(self, "pixels", pixels)
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
 
+    @property
+    def patient_left(self) -> str | None:
+        """The edge of the picture towards the patient's left: "left", "right", "top" or "bottom".
+
+        None where the file does not say. A view position (PA, AP) or an ImageLaterality tells what was exposed, not
+        which side is where, so neither counts.
+
+        References
+        ----------
+        DICOM PS3.3 C.7.6.1.1.1: Patient Orientation names where rows and columns run to; the first letter leads.
+        """
+        runs = [direction.strip().upper() for direction in self.tags.get("PatientOrientation", "").split("\\")]
+        if len(runs) != 2 or not all(run and set(run) <= set("APRLHF") for run in runs):
+            return None
+        along_rows, along_columns = runs[0][0], runs[1][0]
+        if along_rows in "LR":
+            return None if along_columns in "LR" else {"L": "right", "R": "left"}[along_rows]
+        return {"L": "bottom", "R": "top"}.get(along_columns)
+
+    @property
+    def spacing_at_detector(self) -> bool:
+        """Whether :attr:`pixel_spacing_mm` is said to hold at the detector, where the body is magnified.
+
+        References
+        ----------
+        DICOM PS3.3 10.7.1.3: a Pixel Spacing equal to the Imager Pixel Spacing was not corrected for magnification.
+        """
+        at_detector = numbers(self.tags.get("ImagerPixelSpacing", "").split("\\"))
+        return self.pixel_spacing_mm is not None and at_detector == list(self.pixel_spacing_mm)
+
 
 def open_radiograph(path: Path | str) -> Radiograph:
     """Read a radiograph from a file; see :func:`read_radiograph`.
@@ -93,13 +125,26 @@ def open_radiograph(path: Path | str) -> Radiograph:
     RadiographError
         If the path is no readable file, or its content is refused.
     """
-    path = Path(path)
+    return read_radiograph(_content(Path(path)))
+
+
+def open_radiographs(path: Path | str) -> Iterator[tuple[int | None, Radiograph | RadiographError]]:
+    """Read a radiograph, or all of a zip archive, from a file; see :func:`read_radiographs`."""
+    try:
+        data = _content(Path(path))
+    except RadiographError as error:
+        yield None, error
+    else:
+        yield from read_radiographs(data)
+
+
+def _content(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise RadiographError("This is a folder, not a file; give the files in it.")
         if path.stat().st_size > MAX_BYTES:
             raise TooLarge(_too_many_bytes(path.stat().st_size))
-        return read_radiograph(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise RadiographError(f"The file cannot be read ({error.strerror}); check its path and permissions.") from None
 
@@ -127,6 +172,8 @@ def read_radiograph(data: bytes) -> Radiograph:
         raise TooLarge(_too_many_bytes(len(data)))
     if not data:
         raise DamagedFile("The file is empty; export it again.")
+    if is_archive(data):
+        raise UnsupportedFormat("This is a zip archive, and one radiograph is wanted here; unpack it first.")
     notes: list[str] = []
     tags: dict[str, str] = {}
     spacing = None
@@ -144,6 +191,38 @@ def read_radiograph(data: bytes) -> Radiograph:
     height, width = pixels.shape
     check_size(width, height)
     return Radiograph(pixels, hashlib.sha256(data).hexdigest(), name, tags, spacing, tuple(notes))
+
+
+def read_radiographs(data: bytes) -> Iterator[tuple[int | None, Radiograph | RadiographError]]:
+    """Read a radiograph, or those of a zip archive, one at a time; what cannot be used costs nothing else.
+
+    Parameters
+    ----------
+    data : bytes
+        As for :func:`read_radiograph`; or a zip archive of up to 50 MB, 500 files and 500 MB unpacked. Names count for
+        nothing, so a study folder of extensionless files is read; ``DICOMDIR`` and what systems add (``__MACOSX``) are
+        passed over.
+
+    Yields
+    ------
+    (number, found) : (int or None, Radiograph or RadiographError)
+        The number of the file in the archive, from 1; None for a file by itself and for what concerns an archive as a
+        whole. Then the radiograph, or why there is none.
+    """
+    try:
+        if not is_archive(data):
+            yield None, read_radiograph(data)
+            return
+        for number, content in members(data):
+            found: Radiograph | RadiographError
+            try:
+                found = content if isinstance(content, RadiographError) else read_radiograph(content)
+            except RadiographError as error:
+                found = error
+            del content  # not held while others are
+            yield number, found
+    except RadiographError as error:
+        yield None, error
 
 
 def _guarded(name: str, decode: Callable[[], _Decoded]) -> _Decoded:

@@ -31,7 +31,14 @@ PLUGINS = {
     "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
 }
 
-_GDCM = """
+#: Bytes that the child process may address: some times the largest picture.
+_GDCM_BYTES = 4 * 2**30
+_GDCM = f"""
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, ({_GDCM_BYTES}, {_GDCM_BYTES}))
+except ImportError:  # not on Windows
+    pass
 import io, sys, numpy, pydicom
 dataset = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read()), force=True)
 found = io.BytesIO()

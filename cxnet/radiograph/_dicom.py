@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DamagedFile, OutOfScope, UnsupportedFormat
 from cxnet.radiograph._codestream import PLUGINS, decode_pixels
-from cxnet.radiograph._picture import check_size, scaled
+from cxnet.radiograph._picture import blocks, check_size, scaled
 
 #: The only DICOM tags that are kept.
 KEPT_TAGS = (
@@ -99,13 +99,23 @@ def looks_like_bare_dicom(data: bytes) -> bool:
 def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
     """Read and decode a file, or refuse it by its tags; besides, raises whatever pydicom and its plugins raise."""
     import pydicom
-    from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
+    from pydicom.uid import (
+        UID,
+        DeflatedExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        JPEGExtended12Bit,
+        MediaStorageDirectoryStorage,
+    )
 
     # Looked for in the raw bytes, because reading the header would already inflate the rest without limit.
     if DeflatedExplicitVRLittleEndian.encode() in data:
         raise UnsupportedFormat(f"Deflated DICOM files are not read, as they can unpack without limit; {EXPORT}.")
     bare = data[128:132] != b"DICM"
     dataset = pydicom.dcmread(io.BytesIO(data), force=bare, specific_tags=list(_READ_TAGS))
+    if getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise UnsupportedFormat(
+            "This is the index of a folder of DICOM files (DICOMDIR) and holds no picture; choose the other files."
+        )
     _check_scope(dataset, notes)
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     frames, samples = _whole(dataset, "NumberOfFrames", 1), _whole(dataset, "SamplesPerPixel", 1)
@@ -166,8 +176,8 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
         modality_table,
         bool(dataset.get("VOILUTSequence")),
         _table(dataset, "VOILUTSequence", voi_signed),
-        _numbers(dataset.get("WindowCenter")),
-        _numbers(dataset.get("WindowWidth")),
+        numbers(dataset.get("WindowCenter")),
+        numbers(dataset.get("WindowWidth")),
         str(dataset.get("VOILUTFunction", "") or "LINEAR").upper(),
         {name: value for name, value in tags.items() if value},
         _spacing(dataset),
@@ -237,7 +247,7 @@ def _check_scope(dataset: Any, notes: list[str]) -> None:
 
 def _rescale(dataset: Any, notes: list[str]) -> tuple[float, float]:
     """Slope and intercept (PS3.3 C.11.1); 1 and 0 where there are none, or none that work."""
-    found = [_numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept")]
+    found = [numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (numbers[0] if numbers else default for numbers, default in zip(found, (1.0, 0.0), strict=True))
     if 0 < abs(slope) < 1e30 and abs(intercept) < 1e30:
         return slope, intercept
@@ -275,7 +285,7 @@ def _words(value: Any, little: bool) -> NDArray[np.uint16]:
     """Values of US, SS or OW as little-endian words."""
     if isinstance(value, bytes):
         return np.frombuffer(value[: len(value) // 2 * 2], "<u2" if little else ">u2").astype("<u2")
-    return np.array([int(number) % 65536 for number in _numbers(value)], "<u2")
+    return np.array([int(number) % 65536 for number in numbers(value)], "<u2")
 
 
 def _padding(dataset: Any, signed: bool) -> tuple[int, int] | None:
@@ -292,8 +302,10 @@ def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
     Every step maps one value to one value, so it is done once for each value that occurs, not for each pixel.
     """
     lowest = int(picture.stored.min())
-    offsets = picture.stored.astype(np.int32) - lowest
-    counts = np.bincount(offsets.ravel())
+    parts = blocks(len(picture.stored), picture.stored.shape[1])
+    counts = np.zeros(int(picture.stored.max()) - lowest + 1, np.intp)
+    for rows in parts:
+        counts += np.bincount((picture.stored[rows].astype(np.int32) - lowest).ravel(), minlength=len(counts))
     levels = np.flatnonzero(counts)
     if picture.padding is not None:
         image = (levels + lowest < picture.padding[0]) | (levels + lowest > picture.padding[1])
@@ -308,7 +320,10 @@ def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
     grey[levels] = scaled(shown, float(shown.min()), float(shown.max()))
     if picture.inverted:
         grey[levels] = 255 - grey[levels]
-    return grey[offsets]
+    found = np.empty(picture.stored.shape, np.uint8)
+    for rows in parts:
+        found[rows] = grey[picture.stored[rows].astype(np.int32) - lowest]
+    return found
 
 
 def _windowed(
@@ -351,7 +366,7 @@ def _window(values: NDArray[np.float64], centre: float, width: float, function: 
     return np.asarray(np.clip(shown, 0, 1), np.float64)
 
 
-def _numbers(value: Any) -> list[float]:
+def numbers(value: Any) -> list[float]:
     """A tag's value as floats; none where one of them is no number."""
     if value in (None, ""):
         return []
@@ -363,7 +378,7 @@ def _numbers(value: Any) -> list[float]:
 
 def _spacing(dataset: Any) -> tuple[float, float] | None:
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        spacing = _numbers(dataset.get(name))
+        spacing = numbers(dataset.get(name))
         if len(spacing) == 2 and all(0.01 <= s <= 10 for s in spacing):
             return spacing[0], spacing[1]
     return None

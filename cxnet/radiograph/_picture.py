@@ -64,38 +64,68 @@ def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
         if image.getexif().get(0x0112, 1) in range(2, 9):
             notes.append("Turned as the file's orientation tag says.")
         image.load()
-        upright: Image.Image = ImageOps.exif_transpose(image)
+        upright: Image.Image = image
+        ImageOps.exif_transpose(upright, in_place=True)  # otherwise a copy, turned or not
         mode = upright.mode
         if mode.startswith(("I", "F")):
-            return np.asarray(upright)
+            return _array(upright, mode)
         if "transparency" in upright.info or mode in ("PA", "La", "RGBa"):
-            return np.asarray(upright.convert("RGBA"))
+            return _array(upright, "RGBA")
         if mode in ("L", "LA", "RGB", "RGBA"):
-            return np.asarray(upright)
+            return _array(upright, mode)
         if mode in ("1", "P", "CMYK", "YCbCr", "RGBX"):
-            return np.asarray(upright.convert("L" if mode == "1" else "RGB"))
+            return _array(upright, "L" if mode == "1" else "RGB")
     raise UnsupportedFormat(f"The colour model {mode} is not read; save the picture as grey or RGB.")
+
+
+def _array(image: Any, mode: str) -> NDArray[Any]:
+    """The pixels in a colour model. Converted in blocks, as Pillow would hold two more copies of the whole picture."""
+    found: NDArray[Any] | None = None
+    for rows in blocks(image.height, image.width):
+        part = image.crop((0, rows.start, image.width, min(rows.stop, image.height)))
+        pixels = np.asarray(part if part.mode == mode else part.convert(mode))
+        if found is None:
+            found = np.empty((image.height, *pixels.shape[1:]), pixels.dtype)
+        found[rows] = pixels
+    assert found is not None  # a picture has at least one row
+    return found
 
 
 def grey(array: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
     """Any array of :func:`decode_picture` as 8-bit grey; luma of BT.601."""
     if array.ndim == 2:
         return array if array.dtype == np.uint8 else _to_8_bit(array, notes)
-    if array.shape[2] in (2, 4):
-        array, alpha = array[..., :-1], array[..., -1:].astype(np.uint16)
-        if alpha.min() < 255:
-            notes.append("Transparent pixels were laid over black.")
-            array = ((array * alpha + np.uint16(127)) // np.uint16(255)).astype(np.uint8)
-    if array.shape[2] == 1:
-        return np.ascontiguousarray(array[..., 0])
-    red, green, blue = np.moveaxis(array, 2, 0)
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if (spread > 8).mean() > 1e-4:
+    colours = array.shape[2] - (array.shape[2] in (2, 4))
+    found = np.empty(array.shape[:2], np.uint8)
+    transparent, coloured = False, 0
+    for rows in blocks(len(array), array.shape[1]):
+        part = array[rows, :, :colours]
+        if colours < array.shape[2]:
+            alpha = array[rows, :, colours:].astype(np.uint16)
+            if alpha.min() < 255:
+                transparent = True
+                part = ((part * alpha + np.uint16(127)) // np.uint16(255)).astype(np.uint8)
+        if colours == 1:
+            found[rows] = part[..., 0]
+            continue
+        red, green, blue = np.moveaxis(part, 2, 0)
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+        coloured += int((spread > 8).sum())
+        luma = red * np.uint32(299) + green * np.uint32(587) + blue * np.uint32(114)
+        found[rows] = (luma + np.uint32(500)) // np.uint32(1000)
+    if transparent:
+        notes.append("Transparent pixels were laid over black.")
+    if coloured > 1e-4 * found.size:
         notes.append(
             "The picture has coloured pixels, so it may be a screenshot or hold annotations; it was made grey."
         )
-    luma = red * np.uint32(299) + green * np.uint32(587) + blue * np.uint32(114)
-    return np.asarray((luma + np.uint32(500)) // np.uint32(1000), np.uint8)
+    return found
+
+
+def blocks(height: int, width: int) -> list[slice]:
+    """Rows of about a million pixels each: what is computed on the way needs little memory then."""
+    step = max(1, 2**20 // width)
+    return [slice(top, top + step) for top in range(0, height, step)]
 
 
 def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
@@ -119,9 +149,12 @@ def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     span = high / 2 - low / 2  # halves, as the difference of two large floats may overflow
     if not span > 0:
         return np.zeros(values.shape, np.uint8)
-    levels = values.astype(np.float64)
-    levels /= 2
-    levels -= low / 2
-    levels /= span
-    levels *= 255
-    return np.rint(levels, out=levels).astype(np.uint8)
+    found = np.empty(values.shape, np.uint8)
+    for rows in blocks(len(values), values.size // len(values)):
+        levels = values[rows].astype(np.float64)
+        levels /= 2
+        levels -= low / 2
+        levels /= span
+        levels *= 255
+        found[rows] = np.rint(levels, out=levels)
+    return found

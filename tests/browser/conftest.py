@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -43,14 +44,19 @@ def _free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Server]:
-    """``streamlit run app.py`` with its log in a folder, until it answers; stopped at the end."""
+def serve(folder: Path, *options: str, **more: str) -> Iterator[Server]:
+    """``streamlit run app.py`` with its log in a folder, until it answers; stopped at the end.
+
+    `options` are further options of Streamlit, `more` further variables of its environment. The accept gate is off
+    unless they switch it on.
+    """
     port = _free_port()
     url, log_file = f"http://127.0.0.1:{port}", folder / "log.txt"
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    command += ["--server.address", "127.0.0.1", "--server.port", str(port), *options]
+    more = {"CXNET_GATE": "off", **more}
     with log_file.open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **more})
     found = Server(url, log_file, process.pid)
     try:
         end = time.monotonic() + TIMEOUT_S

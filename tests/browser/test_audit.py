@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Server, idle, serve
-from tests.test_audit_page import make_audit
-from tests.test_runs_page import make_run
+from tests.stored_runs import make_audit, make_run
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 

@@ -13,7 +13,7 @@ import pytest
 from cxnet import runs
 from cxnet.phantom import make_phantom
 from tests.browser.conftest import Server, idle, serve
-from tests.test_runs_page import make_run
+from tests.stored_runs import make_run
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 

@@ -1,0 +1,375 @@
+"""What goes wrong around a radiograph: each gives one sentence, and nothing else is lost."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.uid import JPEGLSLossless, RLELossless
+from streamlit.testing.v1 import AppTest
+
+from cxnet import runs
+from cxnet.__main__ import main
+from cxnet.errors import DamagedFile, DatasetError, WeightsError
+from cxnet.phantom import make_phantom
+from cxnet.radiograph import _codestream as codestream
+from cxnet.radiograph import read_radiograph
+from cxnet.weights import card, read_arrays
+from tests.test_radiograph import dicom, saved, written
+from tests.test_radiograph_fuzz import BASES, zipped
+
+ROOT = Path(__file__).parents[1]
+
+# --------------------------------------------------------------------------------------------------------- addresses
+
+PAGES = ("analyse", "runs", "audit", "exam", "published", "teach", "about")
+KEYS = (
+    "run", "case", "model", "sample", "target", "fold", "view", "true", "predicted", "compare", "class", "at",
+    "threshold", "panel", "page", "sort", "tier", "show", "zones", "plant", "strength", "cell", "paper", "table", "accept",
+)  # fmt: skip
+VALUES = {
+    "long": "A" * 10_000,
+    "digits": "9" * 5000,
+    "nul": "\x00",
+    "script": "<script>alert(1)</script>",
+    "path": "../../../../etc/passwd",
+    "absolute": "/etc/passwd",
+    "number": "-1e999",
+    "nan": "nan",
+    "superscript": "²",
+    "braces": "{0.__class__}%s%n",
+    "fold": "covid-cxnet/fold-" + "9" * 5000,
+    "escape": "..%2f..%2f%00",
+    "sql": "' OR 1=1 --",
+    "json": '{"$gt": ""}',
+    "emoji": "🫁" * 50,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("shifts", [range(3), pytest.param(range(3, len(VALUES)), marks=pytest.mark.slow)])
+def test_any_address_gives_the_page(page: str, shifts: range) -> None:
+    """Another hostile value in every key at once; every second time for a run that is there."""
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    if page != "analyse":
+        at.switch_page(f"pages/{page}.py")
+    for shift in shifts:
+        at.query_params.clear()
+        for number, key in enumerate(KEYS):
+            at.query_params[key] = list(VALUES.values())[(number + 5 * shift) % len(VALUES)]
+        if shift % 2:
+            at.query_params["run"] = "covid-cxnet"
+            at.query_params["fold"] = ["0", "1"]  # said twice
+        at.run()
+        assert not at.exception, (shift, at.exception)
+        assert len(at.error) <= 1, (shift, at.error)
+        for shown in [*at.error, *at.markdown, *at.caption]:
+            assert VALUES["script"] not in shown.value and VALUES["braces"] not in shown.value
+
+
+# -------------------------------------------------------------------------------------------------- files and memory
+
+#: Bytes of resident memory that reading one file may take beyond what the file and the program have.
+MAX_PEAK = 400 * 2**20
+
+
+def huge(kind: str) -> bytes:
+    """A radiograph at the limits of 40 million pixels or 50 MB."""
+    height, width = 5000, 8000
+    deep = (np.add.outer(np.arange(height), np.arange(width)) % 65536).astype(np.uint16)
+    grey = Image.fromarray((deep >> 5).astype(np.uint8))
+    if kind == "png-16":
+        return saved(Image.fromarray(deep), "PNG", compress_level=1)
+    if kind == "png-rgba":
+        return saved(Image.merge("RGBA", [grey] * 4), "PNG", compress_level=1)
+    if kind == "jpeg-cmyk":
+        return saved(Image.merge("CMYK", [grey] * 4), "JPEG")
+    if kind == "tiff-strips":
+        return saved(grey, "TIFF", tiffinfo={278: 1})
+    if kind == "tiff-float":
+        return saved(Image.fromarray(deep.astype(np.float32)), "TIFF", compression="tiff_deflate")
+    if kind == "tiff-integer":
+        return saved(Image.fromarray(deep.astype(np.int32)), "TIFF", compression="tiff_deflate")
+    if kind == "dicom":
+        return written(dicom(deep[:5000, :5000], 16))
+    if kind in ("dicom-jpeg-ls", "dicom-rle"):
+        data = dicom(deep, 16)
+        data.compress(JPEGLSLossless if kind == "dicom-jpeg-ls" else RLELossless)
+        return written(data)
+    if kind == "dicom-frames":
+        return written(dicom(deep[:400, :400], 16, NumberOfFrames=2**31 - 1))
+    raise ValueError(kind)
+
+
+def peak_of(data: bytes, folder: Path) -> dict[str, object]:
+    """Outcome, seconds and growth of resident memory, measured in a process of its own."""
+    (folder / "0-warm").write_bytes(BASES["dicom"])
+    (folder / "1-file").write_bytes(data)
+    command = [sys.executable, "-m", "tests.test_radiograph_fuzz", str(folder)]
+    child = subprocess.run(command, capture_output=True, timeout=120, cwd=ROOT, check=True)
+    found: dict[str, object] = json.loads(child.stdout.splitlines()[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        ("png-16", "Radiograph"),
+        ("dicom-frames", "UnsupportedFormat"),
+        *(
+            pytest.param(kind, "Radiograph", marks=pytest.mark.slow)
+            for kind in (
+                "dicom", "png-rgba", "jpeg-cmyk", "tiff-strips", "tiff-float", "tiff-integer", "dicom-jpeg-ls", "dicom-rle"
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_the_largest_files_stay_below_a_ceiling_of_memory(kind: str, outcome: str, tmp_path: Path) -> None:
+    data = huge(kind)
+    found = peak_of(data, tmp_path)
+    print(f"{kind}: {len(data) / 2**20:.0f} MB, {found}")
+    assert found["outcome"] == outcome
+    assert 0 <= found["growth"] < MAX_PEAK
+
+
+def test_an_archive_holds_one_file_at_a_time_in_memory(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000)).astype(np.uint8)
+    files = {str(k): written(dicom(np.roll(noise, k), 8)) for k in range(11)}
+    data = zipped(files, 0)
+    assert 40 * 2**20 < len(data) < 50 * 2**20
+    found = peak_of(data, tmp_path)
+    assert found["outcome"] == "Radiograph"
+    assert 0 <= found["growth"] < 150 * 2**20  # the eleven pictures themselves are 42 MB, as the reader keeps them
+
+
+# ------------------------------------------------------------------------------------------------------ killed workers
+
+
+def test_a_killed_decoder_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codestream, "_GDCM", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(DamagedFile) as caught:
+        read_radiograph(BASES["dicom-jpeg-lossless"])
+    assert str(caught.value).count(". ") == 0 and caught.value.__cause__ is None
+    assert read_radiograph(BASES["dicom"]).pixels.size
+
+
+def test_a_hung_decoder_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codestream, "_GDCM", "import time; time.sleep(60)")
+    monkeypatch.setattr(codestream, "_GDCM_SECONDS", 0.5)
+    start = time.monotonic()
+    with pytest.raises(DamagedFile):
+        read_radiograph(BASES["dicom-jpeg-lossless"])
+    assert time.monotonic() - start < 5
+
+
+def test_a_decoder_that_wants_all_memory_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = codestream._GDCM
+    assert "dataset = " in decoder
+    monkeypatch.setattr(codestream, "_GDCM", decoder.replace("dataset = ", "kept = bytes(6 * 2**30)\ndataset = "))
+    with pytest.raises(DamagedFile):
+        read_radiograph(BASES["dicom-jpeg-lossless"])
+
+
+# ------------------------------------------------------------------------------------------------ weights and runs
+
+
+class _Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.putenv, ("CXNET_UNPICKLED=1",)
+
+
+def test_weights_that_hold_objects_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "trap.npz"
+    np.savez(path, allow_pickle=True, a=np.array([_Trap()], dtype=object))
+    with pytest.raises(WeightsError, match=r"trap\.npz cannot be read"):
+        read_arrays(path)
+    (tmp_path / "raw.npz").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(WeightsError, match=r"raw\.npz cannot be read"):
+        read_arrays(tmp_path / "raw.npz")
+
+
+def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, a=np.arange(60, dtype=np.float32).reshape(6, 10), b=np.ones(3, np.float16))
+    whole, path = buffer.getvalue(), tmp_path / "w.npz"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, len(data)))
+            data[at : at + int(rng.integers(1, 5))] = rng.bytes(int(rng.integers(0, 5)))
+        path.write_bytes(data if rng.random() < 0.8 else data[: int(rng.integers(0, len(data)))])
+        try:
+            found = read_arrays(path)
+        except WeightsError as error:
+            assert str(error).count(". ") == 0
+            refused += 1
+        else:
+            assert all(array.dtype == np.float32 for array in found.values())
+    assert refused > 100
+    np.save(path.with_suffix(".npy"), np.ones(3))
+    path.with_suffix(".npy").rename(path)
+    with pytest.raises(WeightsError):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("name", ["covid-cxnet/fold-" + "9" * 5000, "../x/fold-1", "covid-cxnet/fold-²", "\x00"])
+def test_a_name_that_no_network_has(name: str) -> None:
+    with pytest.raises(WeightsError):
+        card(name)
+
+
+CASES = pd.DataFrame({"case": [f"c{k}" for k in range(40)], "true": ["a", "b"] * 20, "predicted": ["a"] * 40})
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> runs.Run:
+    maps = [runs.pack_map(np.full((4, 4), k)) for k in range(40)]
+    lungs = [runs.pack_lungs(np.ones((64, 64), np.bool_))] * 40
+    return runs.write_run(
+        tmp_path / "one", {"classes": ["a", "b"], "map_shape": [4, 4]}, {0: CASES.assign(map=maps, lungs=lungs)}
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(["schema", "classes", "folds", "map_shape", "number", "whole"]), JSON)
+def test_any_run_json_is_opened_or_refused(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any-run"
+    if not folder.exists():
+        runs.write_run(folder, {"classes": ["a", "b"], "map_shape": [4, 4]}, {0: CASES})
+        (folder / "whole.json").write_bytes((folder / "run.json").read_bytes())
+    info = json.loads((folder / "whole.json").read_text("utf-8"))
+    if key == "number":
+        info["folds"][0]["number"] = value
+    elif key == "whole":
+        info = value
+    else:
+        info[key] = value
+    (folder / "run.json").write_text(json.dumps(info), "utf-8")
+    try:
+        run = runs.open_run(folder)
+        _ = run.folds, run.classes, run.map_shape, run.table
+    except DatasetError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_run_json_that_is_nested_without_end(stored: runs.Run) -> None:
+    (stored.folder / "run.json").write_text("[" * 200_000)
+    with pytest.raises(DatasetError, match="cannot be understood"):
+        runs.open_run(stored.folder)
+
+
+def test_a_damaged_table_is_one_sentence(stored: runs.Run) -> None:
+    path = stored.path(0)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, len(data)))
+            if rng.random() < 0.5:  # where it is described
+                at = int(rng.integers(len(data) - 1500, len(data)))
+            data[at : at + int(rng.integers(1, 5))] = rng.bytes(int(rng.integers(0, 5)))
+        path.write_bytes(data if rng.random() < 0.9 else data[: int(rng.integers(0, len(data)))])
+        run = runs.open_run(stored.folder)
+        try:
+            run.pictures(run.table.head(3))
+        except DatasetError as error:
+            assert "\n" not in str(error) and "the run" in str(error).lower()
+            refused += 1
+    assert refused > 100
+
+
+# ---------------------------------------------------------------------------------------------------------- full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def radiograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("radiograph") / "one.png"
+    path.write_bytes(cv2.imencode(".png", make_phantom(3, 320).pixels)[1].tobytes())
+    return path
+
+
+COMMANDS = {
+    "analyse": ["analyse", "{file}", "--methods", "grad-cam", "--out", "{out}"],
+    "report": ["report", "{file}", "--methods", "grad-cam", "--out", "{out}"],
+    "lungs": ["lungs", "{file}", "--out", "{out}"],
+    "predict": ["predict", "{file}", "--csv", "{out}/predictions.csv"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_keeps_what_was_there(
+    command: str, small_disk: Path, radiograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = {
+        "analysis.json": b"earlier", "report.html": b"earlier", "predictions.csv": b"earlier", "one.png": b"earlier"
+    }  # fmt: skip
+    for name, content in earlier.items():
+        (small_disk / name).write_bytes(content)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(bytes(4096))
+    before = files_of(small_disk)
+    assert main([each.format(file=radiograph, out=small_disk) for each in COMMANDS[command]]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "No space left" in said and "free some space" in said
+    assert files_of(small_disk) == before
+    assert [path.name for path in small_disk.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_on_a_full_disk_leaves_no_run(small_disk: Path) -> None:
+    noise = np.random.default_rng(0)
+    big = CASES.assign(map=[noise.bytes(4000) for _ in range(40)])
+    kept = runs.write_run(small_disk / "kept", {"classes": ["a", "b"]}, {0: CASES})
+    before = files_of(small_disk)
+    for replace, name in ((False, "new"), (True, "kept")):
+        with pytest.raises(OSError) as caught:
+            runs.write_run(small_disk / name, {"classes": ["a", "b"]}, {0: big}, replace=replace)
+        assert caught.value.errno == errno.ENOSPC
+    assert files_of(small_disk) == before
+    assert len(runs.open_run(kept.folder).table) == 40
+    assert [path.name for path in small_disk.iterdir()] == ["kept"]
