@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from cxnet import __version__
 from cxnet.errors import CxnetError, RadiographError, SettingsError
-from cxnet.radiograph import MAX_BYTES, open_radiograph
+from cxnet.radiograph import MAX_BYTES, open_radiograph, open_radiographs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_report(commands)
 
     predict = commands.add_parser("predict", help="probabilities of many radiographs as a CSV")
-    predict.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    predict.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a radiograph, or a zip of radiographs")
     predict.add_argument("--model", default="covid-cxnet")
     predict.add_argument("--csv", type=Path, required=True, metavar="OUT")
     predict.set_defaults(run=_predict)
@@ -72,12 +74,18 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cxnet: stopped before anything could be kept", file=sys.stderr)
         return 130
-    except (CxnetError, OSError) as error:
+    except CxnetError as error:
         _complain(error)
+        return 2
+    except OSError as error:
+        where = f"{error.filename} cannot be read or written" if error.filename else "A file cannot be read or written"
+        what = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check path and permissions"
+        told = f"{where} ({error.strerror or type(error).__name__}); {what} and run the command again."
+        _complain(SettingsError(told))
         return 2
 
 
-def _complain(error: Exception, file: Path | None = None) -> None:
+def _complain(error: Exception, file: Path | str | None = None) -> None:
     print(f"{file}: {error}" if file else f"cxnet: {error}", file=sys.stderr)
 
 
@@ -99,7 +107,8 @@ def _analyse(options: argparse.Namespace) -> int:
     if options.target is not None and options.target not in models.classifier.classes:
         raise SettingsError(f"Unknown class {options.target!r}; choose from {', '.join(models.classifier.classes)}.")
     analysis = analyse(open_radiograph(options.file), models, settings)
-    write(analysis, options.out)
+    with _whole_files(options.out) as folder:
+        write(analysis, folder)
     for name, probability in zip(analysis.card.classes, analysis.prediction.probabilities, strict=True):
         print(f"model output for {name}: {probability:.3f}")
     print(f"explained class: {analysis.target}; written to {options.out}")
@@ -141,7 +150,9 @@ def _report(options: argparse.Namespace) -> int:
     radiograph = report.open_case(options.file)
     models = load_models(options.model)
     analysis = analyse(radiograph, models, settings)
-    report.write(analysis, options.out, verdict.audit(analysis, models, options.audit) if options.audit else None)
+    audit = verdict.audit(analysis, models, options.audit) if options.audit else None
+    with _whole_files(options.out) as folder:
+        report.write(analysis, folder, audit)
     print(f"explained class: {analysis.target}; report.html, report.pdf and bundle.zip written to {options.out}")
     return 0
 
@@ -154,19 +165,20 @@ def _predict(options: argparse.Namespace) -> int:
     failed = 0
     rows = []
     for file in options.files:
-        row = dict.fromkeys(columns, "") | {"file": str(file)}
-        try:
-            radiograph = open_radiograph(file)
-            row["sha256"] = radiograph.sha256
-            prediction = classifier.predict(classifier.prepare(radiograph.pixels))
-            for name, probability in zip(classifier.classes, prediction.probabilities, strict=True):
-                row[f"probability_{name}"] = f"{probability:.8f}"
-            row["predicted_class"] = prediction.predicted
-        except RadiographError as error:
-            failed += 1
-            row |= {"sha256": _checksum(file), "error": str(error)}
-            _complain(error, file)
-        rows.append(row)
+        for number, found in open_radiographs(file):
+            name = str(file) if number is None else f"{file}, file {number} in it"
+            row = dict.fromkeys(columns, "") | {"file": name}
+            if isinstance(found, RadiographError):
+                failed += 1
+                row |= {"sha256": _checksum(file) if number is None else "", "error": str(found)}
+                _complain(found, name)
+            else:
+                row["sha256"] = found.sha256
+                prediction = classifier.predict(classifier.prepare(found.pixels))
+                for cls, probability in zip(classifier.classes, prediction.probabilities, strict=True):
+                    row[f"probability_{cls}"] = f"{probability:.8f}"
+                row["predicted_class"] = prediction.predicted
+            rows.append(row)
     _write_table(options.csv, columns, rows)
     print(f"{len(rows) - failed} of {len(rows)} radiographs done; written to {options.csv}")
     return 1 if failed else 0
@@ -182,17 +194,25 @@ def _checksum(file: Path) -> str:
         return ""
 
 
+@contextmanager
+def _whole_files(folder: Path) -> Iterator[Path]:
+    """A folder to write to; its files are moved to ``folder`` once all of them are whole, so that no half-written one
+    ever stands there, and what stood there stays if the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".cxnet-") as partial:
+        yield Path(partial)
+        for file in sorted(Path(partial).iterdir()):
+            os.replace(file, folder / file.name)
+
+
 def _write_table(path: Path, columns: list[str], rows: Iterable[dict[str, str]]) -> None:
-    """Write a CSV beside its destination first, so that a half-written table never stands there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", newline="", encoding="utf-8", dir=path.parent, prefix=".cxnet-", delete=False
-    ) as file:
+    with (
+        _whole_files(path.parent) as folder,
+        (folder / path.name).open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def _lungs(options: argparse.Namespace) -> int:
@@ -213,7 +233,8 @@ def _lungs(options: argparse.Namespace) -> int:
             _complain(error, file)
             continue
         picture = lungs.mask.astype(np.uint8) * 255
-        (options.out / f"{file.stem}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        with _whole_files(options.out) as folder:
+            (folder / f"{file.stem}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
         for reason in lungs.reasons:
             print(f"{file}: check the mask: {reason}", file=sys.stderr)
     print(f"{len(stems) - failed} of {len(stems)} masks written to {options.out}")
@@ -406,6 +427,14 @@ def _add_exam(commands: Any) -> None:
     exam.add_argument("--show", action="store_true", help="print the stored results instead of sitting the exam again")
     exam.add_argument("--write", action="store_true", help="store the results and the thresholds that they give")
     exam.add_argument("--workers", type=int, metavar="N", help="processes; one a core when left out")
+    real = exam.add_argument_group("on real radiographs, with drawn opacities and planted shortcuts")
+    real.add_argument("--data", type=Path, metavar="FOLDER_OR_MANIFEST", help="radiographs; phantoms when left out")
+    real.add_argument("--label", default="Normal", help="take those of one label, so that nothing natural differs")
+    real.add_argument("--source", metavar="NAME", help="and of one collection; the most frequent when left out")
+    real.add_argument(
+        "--networks", type=Path, metavar="DIR",
+        help="train networks into DIR, or go on with those there; the shipped ones when left out",
+    )  # fmt: skip
     exam.set_defaults(run=_exam)
 
 
@@ -413,14 +442,32 @@ def _exam(options: argparse.Namespace) -> int:
     from cxnet import exam
 
     if options.show:
-        print(exam.show(exam.stored()))
+        print(
+            "\n\n".join(
+                exam.show(exam.stored(exam=which)) for which in (exam.PHANTOMS, exam.REAL) if exam.was_sat(which)
+            )
+        )
         return 0
+    if options.data is None and options.networks is not None:
+        raise SettingsError("Networks are trained on real radiographs here; name them with --data.")
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise SettingsError("The exam needs at least one process; give --workers 1 or more.")
-    found, _ = exam.run(workers, say=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    if options.data is not None:
+        found, networks = exam.run_real(
+            options.data, options.networks, options.label, options.source, workers, say=say
+        )  # fmt: skip
+    else:
+        found, _ = exam.run(workers, say=say)
     print(exam.show(found))
-    if options.write:
+    if options.write and options.data is not None:
+        exam.write_real(found, None if options.networks is None else networks)
+        print("written: cxnet/exam/real-cases.parquet and real-results.json, and real-fixtures.npz of new networks")
+    elif options.write:
         exam.write(found)
         print("written: cxnet/exam/cases.parquet, cxnet/exam/results.json and cxnet/thresholds.toml")
     return 0

@@ -8,7 +8,7 @@ from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.exam import DETECTORS, stored  # noqa: E402
+from cxnet.exam import DETECTORS, PHANTOMS, REAL, stored, was_sat  # noqa: E402
 from cxnet.exam.results import REPORT  # noqa: E402
 from cxnet.verdict import thresholds  # noqa: E402
 from pages import _panels  # noqa: E402
@@ -22,22 +22,39 @@ KINDS = {
 }
 ANSWERS = {"disease": "Diseased (the shortcut is there)", "normal": "Normal (the shortcut is missing)"}
 
+EXAMS = {PHANTOMS: "Synthetic radiographs", REAL: "Real radiographs, planted"}
+
 _panels.notice()
 st.title("The audit's own exam")
-exam = stored()
+sat = [which for which in EXAMS if was_sat(which)]
+which = PHANTOMS
+if len(sat) > 1:
+    which = st.segmented_control("Exam", sat, format_func=EXAMS.get, default=PHANTOMS, key="exam-which") or PHANTOMS
+exam = stored(exam=which)
 areas = pd.DataFrame(exam.info["areas"])
 shares = pd.DataFrame(exam.info["shares"])
 networks = pd.DataFrame(exam.info["networks"])
 st.markdown(
-    f"Can the verdict be trusted? {len(networks)} tiny networks were trained on synthetic radiographs so that their reasons "
-    "are known: **clean** ones must read the lungs; **cheating** ones had a shortcut on every diseased picture and on no "
-    "normal one, after [Sun, Koch & Baumgartner 2023](https://arxiv.org/abs/2307.12344). The audit judged their right "
-    "answers without knowing which is which. Thresholds were chosen on one half of networks and cases; **everything "
-    "here is from the other half.**"
+    f"Can the verdict be trusted? {len(networks)} tiny networks were trained so that their reasons are known: **clean** ones "
+    "must read the lungs; **cheating** ones had a shortcut on every diseased picture and on no normal one, after "
+    "[Sun, Koch & Baumgartner 2023](https://arxiv.org/abs/2307.12344). The audit judged their right answers without knowing "
+    "which is which."
 )
+if which == REAL:
+    st.markdown(
+        f"**What differs:** the pictures are real radiographs of one label and one collection ({exam.info['data']}) with their own "
+        "anatomy, exposure and markers, disease is a drawn opacity mixed into the lungs of every second patient, and the audit "
+        "has to find the lungs itself. **Nothing was chosen here:** the thresholds are those of the synthetic exam, and no network "
+        "had seen the patients that it is asked about."
+    )
+else:
+    st.markdown(
+        "**What differs:** the pictures are drawn, with lungs that are known exactly. Thresholds were chosen on one half of "
+        "networks and cases; **everything here is from the other half.**"
+    )
 if exam.version != thresholds().version:
     st.warning(
-        "The thresholds in use are not those of this exam; run `python -m cxnet exam --write`.",
+        "The thresholds in use are not those of this exam; run `python -m cxnet exam` with `--write`.",
         icon=":material/warning:",
     )
 
@@ -62,12 +79,16 @@ second.metric("Cheats caught", told(judged[judged["kind"] != "clean"]))
 second.caption("right answers of cheating networks called wrong reason")
 innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (shares["verdict"] == "wrong reason")]
 third.metric("Innocents accused", told(innocent))
-third.caption("right answers of clean networks called wrong reason, diseased and normal together")
+blamed = exam.info.get("accused")
+third.caption(
+    "right answers of clean networks called wrong reason, diseased and normal together"
+    + (f"; 95 % interval {100 * blamed['low']:.1f} to {100 * blamed['high']:.1f} %" if blamed else "")
+)
 
 st.subheader("Which test sees which shortcut")
 kind = st.selectbox(
     "Shortcut",
-    ["all", *KINDS],
+    ["all", *(kind for kind in KINDS if kind in set(areas["kind"]))],
     format_func=lambda k: f"{k}: {KINDS[k]}" if k in KINDS else "all of them",
     key="exam-kind",
 )
@@ -103,10 +124,16 @@ st.markdown(
     "**Flipped** puts the shortcut on the normal pictures and takes it from the diseased ones. A network that reads lungs "
     "stays right, one that reads the shortcut turns wrong."
 )
+if which == REAL:
+    st.markdown(
+        "Every radiograph was shown twice, with and without its opacity, which is all that differs for a clean network: where it is "
+        "right on both, the lungs decided. Networks that did not do what their kind must were left out."
+    )
+used = networks["half"].map({"choose": "thresholds", REPORT: "figures"})
+if "counted" in networks:
+    used = used.where(networks["counted"], "left out")
 st.dataframe(
-    networks.assign(half=networks["half"].map({"choose": "thresholds", REPORT: "figures"}))[
-        ["name", "half", "erasing", "accuracy", "accuracy_flipped"]
-    ],
+    networks.assign(half=used)[["name", "half", "erasing", "accuracy", "accuracy_flipped"]],
     column_config={
         "name": "Network",
         "half": "Used for",
@@ -119,18 +146,28 @@ st.dataframe(
 )
 
 st.subheader("Where not to trust it")
-st.markdown(
-    """
-- **The pictures are drawn and the networks are tiny.** A large network on real radiographs may answer hidden regions
-  otherwise. Thresholds are shares of the evidence that a network's answers usually have, which makes networks comparable but
-  not equal.
-- **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
-  the edits see little: choose *Normal* above.
-- **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.
+LIMITS = {
+    PHANTOMS: """
+- **The pictures are drawn and the networks are tiny.** The other exam has real pictures, but tiny networks too. Thresholds are
+  shares of the evidence that a network's answers usually have, which makes networks comparable but not equal.
 - **Few networks.** The tests were designed on the networks that gave the thresholds. In a first sitting with two clean
   networks in each half, 6 of 71 right answers of clean networks were accused, all of one network that had seen no
   erased parts and all by the appearance test; two more clean networks were then added to each half.
+""",
+    REAL: """
+- **Disease is drawn and the networks are tiny.** Real disease is fainter and more varied, and a large network may answer hidden
+  regions otherwise.
+- **Few networks, one collection.** The intervals resample networks and cases, not hospitals.
+""",
+}
+st.markdown(
+    LIMITS[which]
+    + """
+- **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
+  the edits see little: choose *Normal* above.
+- **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.
 - **None found is no acquittal.** The exam has four shortcuts; the world has more.
 """
 )
-st.caption(f"Thresholds version {exam.version}. To sit it again: `python -m cxnet exam`.")
+again = "python -m cxnet exam" + (" --data FOLDER_OR_MANIFEST" if which == REAL else "")
+st.caption(f"Thresholds version {exam.version}. To sit it again: `{again}`.")

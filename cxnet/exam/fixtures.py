@@ -60,12 +60,15 @@ class Case:
     lungs : bool array (size, size)
     true : int
         Index of :data:`CLASSES`.
+    sha256 : str
+        Of the file of a real radiograph; empty for a phantom.
     """
 
     number: int
     pixels: Grey
     lungs: Mask
     true: int
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         self.pixels.setflags(write=False)
@@ -89,11 +92,16 @@ def phantom_case(number: int) -> Case:
     return Case(number, vary(pixels, rng), plain.lungs, int(finding != "none"))
 
 
-def vary(pixels: NDArray[Any], rng: np.random.Generator) -> Grey:
-    """Another exposure of a picture, and for every second one a side marker that means nothing."""
+def expose(pixels: NDArray[Any], rng: np.random.Generator) -> Grey:
+    """Another exposure of a picture: gamma, gain and offset."""
     level = np.clip(pixels / 255.0, 0, 1) ** np.exp(rng.normal(0, 0.12))
     level = level * rng.uniform(0.92, 1.05) + rng.uniform(-0.02, 0.02)
-    grey = np.asarray(np.rint(np.clip(255 * level, 0, 255)), np.uint8)
+    return np.asarray(np.rint(np.clip(255 * level, 0, 255)), np.uint8)
+
+
+def vary(pixels: NDArray[Any], rng: np.random.Generator) -> Grey:
+    """Another exposure of a picture, and for every second one a side marker that means nothing."""
+    grey = expose(pixels, rng)
     if rng.random() < 0.5:
         size = len(grey)
         letter, left = ("R", 0.05) if rng.random() < 0.5 else ("L", 0.88)
@@ -139,6 +147,10 @@ def stack(pixels: Grey) -> NDArray[np.uint8]:
     return ENHANCEMENT.stack(ENHANCEMENT.grey(pixels, INPUT_PX), CHANNELS)
 
 
+def _scaled(stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(stacks.astype(np.float32) / np.float32(127.5) - np.float32(1), np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class FixtureNetwork:
     """Four convolutions (3 x 3, stride 2, ReLU up to 6), the mean over places and one dense layer, in NumPy.
@@ -167,7 +179,7 @@ class FixtureNetwork:
 
     def features(self, stacks: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Output of the last convolution: float32 (n, 8, 8, maps)."""
-        x = stacks.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        x = _scaled(stacks)
         for layer in LAYERS:
             kernel, bias = self.arrays[f"{layer}/kernel"], self.arrays[f"{layer}/bias"]
             # Keras' "same" padding at stride 2 and an even side: one row and column behind, none before.
@@ -225,14 +237,20 @@ def erase(pixels: Grey, rng: np.random.Generator) -> Grey:
 
 
 def train(
-    kind: Kind, seed: int, cases: Sequence[Case], epochs: int = 12, say: Callable[[str], None] = lambda _: None
+    kind: Kind,
+    seed: int,
+    cases: Sequence[Case],
+    epochs: int = 12,
+    say: Callable[[str], None] = lambda _: None,
+    pairs: bool = False,
 ) -> FixtureNetwork:
     """Train one fixture network; needs TensorFlow, and about half a minute.
 
     Adam, learning rate 3e-3 falling to 0 by a cosine, batches of 32, targets softened by 5 % so that logits stay of
     the size that larger networks give. Networks of even seed // 2 also see every picture with parts of it erased
     [2]_; the others do not and pass twice as often over the plain pictures: these answer hidden regions more wildly,
-    as networks do that were never shown any.
+    as networks do that were never shown any. With `pairs`, cases stand in pairs of the same picture with and without
+    an opacity, and no batch parts them: what they share cancels in the gradient, so little time is lost on it.
 
     Notes
     -----
@@ -249,14 +267,22 @@ def train(
         pictures, truth = pictures + [erase(picture, rng) for picture in pictures], truth * 2
     else:
         epochs *= 2
-    x = np.stack([stack(picture) for picture in pictures]).astype(np.float32) / 127.5 - 1
-    steps = epochs * -(-len(x) // 32)
+    stacks, y = np.stack([stack(picture) for picture in pictures]), np.eye(2, dtype=np.float32)[truth]
+    steps = epochs * -(-len(stacks) // 32)
     model = build()
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.05),
     )
-    model.fit(x, np.eye(2, dtype=np.float32)[truth], batch_size=32, epochs=epochs, verbose=0)
+    if pairs:
+        rng = np.random.default_rng([seed, 78])
+        for _ in range(epochs):
+            order = 2 * rng.permutation(len(stacks) // 2)
+            for first in range(0, len(order), 16):
+                batch = (order[first : first + 16, None] + [0, 1]).ravel()
+                model.train_on_batch(_scaled(stacks[batch]), y[batch])
+    else:
+        model.fit(_scaled(stacks), y, batch_size=32, epochs=epochs, verbose=0)
     network = FixtureNetwork(kind, seed, _folded(model))
     say(f"trained {network.name}")
     return network
@@ -268,14 +294,17 @@ def robust(seed: int) -> bool:
 
 
 def save(networks: Sequence[FixtureNetwork], path: Path = WEIGHTS) -> None:
-    """Write the weights of fixture networks into one file, kernels in half precision."""
+    """Write the weights of fixture networks into one file, kernels in half precision; a half-written one never stands there."""
     arrays = {f"{n.name}/{key}": half_precision(value) for n in networks for key, value in n.arrays.items()}
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    beside.replace(path)
 
 
 @cache
 def fixture_networks(path: Path = WEIGHTS) -> tuple[FixtureNetwork, ...]:
-    """The shipped fixture networks.
+    """The fixture networks of a file, those trained on phantoms when it is left out.
 
     Raises
     ------

@@ -35,6 +35,8 @@ DETECTORS: Mapping[str, str] = {
     "map lift": "Grad-CAM: in-lung energy below that of an even map",
 }
 CHOOSE, REPORT = "choose", "report"
+#: Which exam, and what its files begin with.
+PHANTOMS, REAL = "", "real-"
 #: Share of clean networks' right answers that may be accused where thresholds are chosen; half of the aim of 5 %, so
 #: that the other half of the networks and cases, which are few, keeps to it as well.
 ACCUSED = 0.025
@@ -64,9 +66,14 @@ class Exam:
         return int(self.info["version"])
 
 
+def was_sat(exam: str, folder: Path = FOLDER) -> bool:
+    """Whether results of an exam are there."""
+    return (folder / f"{exam}results.json").is_file()
+
+
 @cache
-def stored(folder: Path = FOLDER) -> Exam:
-    """The results that came with the product.
+def stored(folder: Path = FOLDER, exam: str = PHANTOMS) -> Exam:
+    """The results that came with the product, of the exam on phantoms or on real radiographs (:data:`REAL`).
 
     Raises
     ------
@@ -74,8 +81,8 @@ def stored(folder: Path = FOLDER) -> Exam:
         If they are missing or damaged.
     """
     try:
-        info = json.loads((folder / "results.json").read_text("utf-8"))
-        return Exam(info, pd.read_parquet(folder / "cases.parquet"))
+        info = json.loads((folder / f"{exam}results.json").read_text("utf-8"))
+        return Exam(info, pd.read_parquet(folder / f"{exam}cases.parquet"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"The exam's results cannot be read ({error}); restore them from the repository.") from error
 
@@ -202,10 +209,11 @@ def areas(table: pd.DataFrame, limits: Thresholds, resamples: int = RESAMPLES) -
 
 
 def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
-    """Verdict of every row under thresholds."""
+    """Verdict of every row under thresholds; undetermined where the audit gave none, as the lungs that it found fail their gate."""
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
-    names = np.select([causal, outside], ["wrong reason", "suspicious map"], "none found")
+    failed = ~table["determined"].to_numpy(np.bool_) if "determined" in table else np.zeros(len(table), np.bool_)
+    names = np.select([failed, causal, outside], ["undetermined", "wrong reason", "suspicious map"], "none found")
     return pd.Series(names, index=table.index)
 
 
@@ -224,28 +232,79 @@ def conclude(
     limits = choose(table[table["half"] == CHOOSE], before, before.version + 1, source)
     table = table.assign(verdict=verdicts(table, limits))
     report = table[table["half"] == REPORT]
-    shares = [
-        {"half": part, "kind": kind, "answer": answer, "verdict": name} | _share(rows, limits, name)
-        for part, of_half in table.groupby("half")
-        for (kind, answer), rows in of_half.groupby(["kind", "answer"], sort=False)
-        for name in ("wrong reason", "suspicious map")
-    ]
     info = {
         "version": limits.version,
         "source": source,
         "thresholds": asdict(limits),
         "networks": networks,
         "areas": areas(report, limits, resamples),
-        "shares": shares,
+        "shares": shares(table, limits, ("wrong reason", "suspicious map")),
     }
     return Exam(info, table.reset_index(drop=True)), limits
+
+
+def shares(table: pd.DataFrame, limits: Thresholds, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """How many of the right answers of each kind have each verdict, with a 95 % interval that takes them as independent."""
+    return [
+        {"half": part, "kind": kind, "answer": answer, "verdict": name} | _share(rows, limits, name)
+        for part, of_half in table.groupby("half")
+        for (kind, answer), rows in of_half.groupby(["kind", "answer"], sort=False)
+        for name in names
+    ]
+
+
+def measure(table: pd.DataFrame, about: Mapping[str, Any], resamples: int = RESAMPLES) -> Exam:
+    """Measure everything on all judged answers with the thresholds as they are: nothing is chosen.
+
+    Answers without a verdict, because the lungs could not be found, are counted and enter no area.
+    """
+    limits = thresholds()
+    table = table.assign(verdict=verdicts(table, limits)).reset_index(drop=True)
+    clean = table[table["kind"] == "clean"]
+    info = {
+        "version": limits.version,
+        "thresholds": asdict(limits),
+        **about,
+        "accused": accused(clean, resamples),
+        "areas": areas(table[table["verdict"] != "undetermined"], limits, resamples),
+        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined")),
+    }
+    return Exam(info, table)
+
+
+def accused(clean: pd.DataFrame, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Share of clean networks' right answers called wrong reason, with a 95 % interval.
+
+    The bootstrap draws networks and, independently, cases [1]_. Where nobody, or everybody, is accused every resample says the same:
+    there the interval is Wilson's, which takes the answers as independent.
+    """
+    blamed = (clean["verdict"] == "wrong reason").to_numpy(np.bool_)
+    count, total = int(blamed.sum()), len(clean)
+    if not total:
+        return {"count": 0, "of": 0, "low": None, "high": None}
+    networks, cases = (np.unique(clean[name].to_numpy(str), return_inverse=True)[1] for name in ("network", "case"))
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        times = [np.bincount(rng.integers(0, n, n), minlength=n) for n in (networks.max() + 1, cases.max() + 1)]
+        weights = times[0][networks] * times[1][cases]
+        if weights.sum():
+            found.append(float(weights @ blamed / weights.sum()))
+    low, high = wilson(count, total) if count in (0, total) else (float(q) for q in np.quantile(found, [0.025, 0.975]))
+    return {"count": count, "of": total, "low": low, "high": high}
+
+
+def write_results(exam: Exam, folder: Path, which: str) -> None:
+    """Write the results of an exam, :data:`PHANTOMS` or :data:`REAL`, into a folder."""
+    exam.cases.to_parquet(folder / f"{which}cases.parquet", compression="zstd", index=False)
+    (folder / f"{which}results.json").write_text(json.dumps(exam.info, indent=1) + "\n", "utf-8")
+    stored.cache_clear()
 
 
 def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
     """Write results and thresholds where the product looks for them."""
     values = exam.info["thresholds"]
-    exam.cases.to_parquet(folder / "cases.parquet", compression="zstd", index=False)
-    (folder / "results.json").write_text(json.dumps(exam.info, indent=1) + "\n", "utf-8")
+    write_results(exam, folder, PHANTOMS)
     toml.write_text(
         "# Where the verdict draws its lines. `python -m cxnet exam --write` measures them on networks whose reasons are known\n"
         "# and writes this file; a report names the version that it used.\n"
@@ -261,22 +320,26 @@ def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
         + f"\n[gates]\nleast_local_r2 = {values['least_local_r2']}\n",
         "utf-8",
     )
-    stored.cache_clear()
     thresholds.cache_clear()
 
 
 def show(exam: Exam) -> str:
     """The main results as text."""
+    sat = [network for network in exam.info["networks"] if network.get("counted", True)]
+    on = exam.info.get("data", "phantoms")
     lines = [
-        f"Exam of thresholds version {exam.version}: {len(exam.cases)} right answers of {len(exam.info['networks'])} networks"
+        f"Exam on {on} with thresholds version {exam.version}: {len(exam.cases)} right answers of {len(sat)} networks"
     ]
     lines.append("\nROC AUC, cheating against clean networks, answers 'disease' [95 % interval]")
     for entry in exam.info["areas"]:
-        if entry["answer"] == "disease":
+        if entry["answer"] == "disease" and entry["auc"] is not None:
             lines.append(
                 f"{entry['detector']:>12} {entry['kind']:>12}  {entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
             )
-    lines.append("\nCalled wrong reason, of the right answers of the half that thresholds were not chosen on")
+    lines.append(
+        "\nCalled wrong reason, of the right answers"
+        + ("" if "accused" in exam.info else " of the half that thresholds were not chosen on")
+    )
     for entry in exam.info["shares"]:
         if entry["half"] == REPORT and entry["verdict"] == "wrong reason":
             lines.append(f"{entry['kind']:>12} {entry['answer']:>8}  {entry['count']} of {entry['of']}")

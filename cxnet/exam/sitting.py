@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxnet.audit import causal_tests, find_markers, localisation_scores, upsample
 from cxnet.classifier import Prediction
+from cxnet.enhance import Grey
 from cxnet.exam.fixtures import (
     CLASSES,
     DISEASE,
@@ -33,6 +34,11 @@ from cxnet.explain.grad_cam import grad_cam
 from cxnet.lungs import LungMask
 from cxnet.verdict import Thresholds, Verdict, judge, surroundings
 
+#: A network that is right on less of what it was trained for has learnt nothing that could be audited.
+LEAST_ACCURACY = 0.9
+#: Finds the lungs of a uint8 picture.
+LungsOf = Callable[[Grey], LungMask]
+
 
 def right_answers(network: FixtureNetwork, cases: Sequence[Case], flipped: bool = False) -> np.ndarray[Any, Any]:
     """Whether the network is right on each case as :func:`cxnet.exam.fixtures.shown` shows it: bool (cases,)."""
@@ -40,10 +46,18 @@ def right_answers(network: FixtureNetwork, cases: Sequence[Case], flipped: bool 
     return np.asarray(logits.argmax(axis=1) == np.array([case.true for case in cases]), np.bool_)
 
 
-def judge_case(network: FixtureNetwork, case: Case, usual: float, seed: int = 0) -> tuple[dict[str, Any], Verdict]:
+def phantom_lungs(case: Case) -> LungMask:
+    """The lungs that a phantom was drawn with."""
+    return LungMask(case.lungs, source="phantom", convention="aerated lung fields")
+
+
+def judge_case(
+    network: FixtureNetwork, case: Case, usual: float, seed: int = 0, lungs_of: LungsOf | None = None
+) -> tuple[dict[str, Any], Verdict]:
     """Judge a network's answer to one case as :mod:`cxnet.analysis` and :mod:`cxnet.verdict` judge a radiograph.
 
-    `usual` is the network's usual evidence.
+    `usual` is the network's usual evidence. `lungs_of` finds the lungs in the picture as the network meets it; left
+    out, they are those of :func:`phantom_lungs`.
 
     Returns
     -------
@@ -51,7 +65,7 @@ def judge_case(network: FixtureNetwork, case: Case, usual: float, seed: int = 0)
         Figures of the map and of the causal tests by name, and the verdict.
     """
     pixels = shown(case, network.kind)
-    lungs = LungMask(case.lungs, source="phantom", convention="aerated lung fields")
+    lungs = phantom_lungs(case) if lungs_of is None else lungs_of(pixels)
     picture = stack(pixels)
     features, logits = network.features(picture[None])[0], network(picture[None])[0]
     prediction = Prediction(CLASSES, logits, features)
@@ -60,9 +74,9 @@ def judge_case(network: FixtureNetwork, case: Case, usual: float, seed: int = 0)
     heatmap = upsample(grad_cam(prediction, network.head)[target], model_lungs.shape)
     scores = localisation_scores(heatmap, model_lungs, cell_px=INPUT_PX / len(features), seed=seed)
     causal = causal_tests(
-        pixels, case.lungs, network, stack, target, markers=find_markers(pixels).mask, seed=seed, batch=32
+        pixels, lungs.mask, network, stack, target, markers=find_markers(pixels).mask, seed=seed, batch=32
     )
-    changed = surroundings(pixels, case.lungs, network, stack, target)
+    changed = surroundings(pixels, lungs.mask, network, stack, target)
     verdict = judge(
         {"grad-cam": Explanation("grad-cam", CLASSES[target], heatmap)}, {"grad-cam": scores}, causal, changed, lungs,
         usual,
@@ -78,17 +92,27 @@ def judge_case(network: FixtureNetwork, case: Case, usual: float, seed: int = 0)
     return figures, verdict
 
 
-def sit(network: FixtureNetwork, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Judge all right answers of a network to some cases: one row each."""
+def sit(network: FixtureNetwork, cases: Sequence[Case], lungs_of: LungsOf | None = None) -> list[dict[str, Any]]:
+    """Judge all right answers of a network to some cases: one row each.
+
+    With `lungs_of` of :func:`judge_case` the row says whether the audit gave a verdict: the
+    lungs that it found may fail their gate.
+    """
     cv2.setNumThreads(1)  # one process a network: more threads would only wait for one another
     rows = []
     right = right_answers(network, cases)
+    if not right.any():
+        return []
     usual = usual_evidence(network, [case for case, is_right in zip(cases, right, strict=True) if is_right])
     for case, is_right in zip(cases, right, strict=True):
         if is_right:
-            row = {"network": network.name, "kind": network.kind, "seed": network.seed, "half": half(network.seed)}
-            row |= {"case": case.number, "answer": CLASSES[case.true]} | judge_case(network, case, usual)[0]
-            rows.append(row)
+            row: dict[str, Any] = {"network": network.name, "kind": network.kind, "seed": network.seed}
+            row["half"] = half(network.seed) if lungs_of is None else REPORT
+            row |= {"case": case.sha256 or case.number, "answer": CLASSES[case.true]}
+            figures, verdict = judge_case(network, case, usual, lungs_of=lungs_of)
+            if lungs_of is not None:
+                figures["determined"] = verdict.name != "undetermined"
+            rows.append(row | figures)
     return rows
 
 
@@ -144,3 +168,15 @@ def skill(network: FixtureNetwork, cases: Sequence[Case]) -> dict[str, Any]:
         "accuracy": as_trained,
         "accuracy_flipped": flipped,
     }
+
+
+def behaves(entry: Mapping[str, Any]) -> bool:
+    """Whether a network of :func:`skill` does what its kind must: only then its answers count.
+
+    All are right on at least 90 % of the pictures that they are trained for. A clean one is so with the shortcut on
+    the normal pictures as well, a cheat then is wrong more often than right.
+    """
+    if entry["accuracy"] < LEAST_ACCURACY:
+        return False
+    flipped = float(entry["accuracy_flipped"])
+    return flipped >= LEAST_ACCURACY if entry["kind"] == "clean" else flipped < 0.5
