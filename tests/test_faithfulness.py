@@ -165,7 +165,6 @@ def test_blocks_are_of_equal_size(height: int, width: int, block: int) -> None:
         {"target": 2},
         {"predict": lambda p: np.full((len(p), 2), np.inf)},
     ],
-    ids=str,
 )
 def test_bad_arguments_are_sentences(change: dict) -> None:
     stack, predict, exact = toy()
