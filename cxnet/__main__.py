@@ -442,11 +442,7 @@ def _exam(options: argparse.Namespace) -> int:
     from cxnet import exam
 
     if options.show:
-        print(
-            "\n\n".join(
-                exam.show(exam.stored(exam=which)) for which in (exam.PHANTOMS, exam.REAL) if exam.was_sat(which)
-            )
-        )
+        print("\n\n".join(exam.show(exam.stored(exam=which)) for which in (exam.PHANTOMS, exam.REAL)))
         return 0
     if options.data is None and options.networks is not None:
         raise SettingsError("Networks are trained on real radiographs here; name them with --data.")

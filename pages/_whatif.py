@@ -26,6 +26,7 @@ from cxnet.audit.edits import Edit, Fill, control_paddings, control_removals
 from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
+from cxnet.exam import caution
 from cxnet.lungs import look_at
 from cxnet.verdict import TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _session
@@ -489,6 +490,8 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
         f"For the answer **{analysis.target}**: the map key **{TURNED[verdict.map_key]}**, the causal key "
         f"**{TURNED[verdict.causal_key]}**."
     )
+    if doubt := caution(analysis.target, verdict.name):
+        st.warning(doubt, icon=":material/warning:")
     if verdict.facts:
         st.markdown("\n".join(f"- {fact[0].upper()}{fact[1:]}" for fact in verdict.facts))
     _evidence(verdict)

@@ -8,7 +8,7 @@ from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.exam import DETECTORS, PHANTOMS, REAL, stored, was_sat  # noqa: E402
+from cxnet.exam import DETECTORS, PHANTOMS, REAL, caution, stored  # noqa: E402
 from cxnet.exam.results import REPORT  # noqa: E402
 from cxnet.verdict import thresholds  # noqa: E402
 from pages import _panels  # noqa: E402
@@ -26,10 +26,9 @@ EXAMS = {PHANTOMS: "Synthetic radiographs", REAL: "Real radiographs, planted"}
 
 _panels.notice()
 st.title("The audit's own exam")
-sat = [which for which in EXAMS if was_sat(which)]
-which = PHANTOMS
-if len(sat) > 1:
-    which = st.segmented_control("Exam", sat, format_func=EXAMS.get, default=PHANTOMS, key="exam-which") or PHANTOMS
+which = st.segmented_control(
+    "Exam", list(EXAMS), format_func=EXAMS.get, default=PHANTOMS, key="exam-which", required=True
+)
 exam = stored(exam=which)
 areas = pd.DataFrame(exam.info["areas"])
 shares = pd.DataFrame(exam.info["shares"])
@@ -77,13 +76,13 @@ first.metric("ROC AUC of the verdict", f"{overall['auc']:.3f}", help="Chance tha
 first.caption(f"95 % interval {overall['low']:.3f} to {overall['high']:.3f}, over networks and cases")
 second.metric("Cheats caught", told(judged[judged["kind"] != "clean"]))
 second.caption("right answers of cheating networks called wrong reason")
+third.metric("Innocents accused", told(judged[judged["kind"] == "clean"]))
 innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (shares["verdict"] == "wrong reason")]
-third.metric("Innocents accused", told(innocent))
 blamed = exam.info.get("accused")
-third.caption(
-    "right answers of clean networks called wrong reason, diseased and normal together"
-    + (f"; 95 % interval {100 * blamed['low']:.1f} to {100 * blamed['high']:.1f} %" if blamed else "")
-)
+limits = f", 95 % interval {100 * blamed['low']:.1f} to {100 * blamed['high']:.1f} %" if blamed else ""
+third.caption(f"such answers of clean networks called wrong reason; of diseased and normal {told(innocent)}{limits}")
+if answer == "normal" and (doubt := caution("normal", "wrong reason")):
+    st.warning(doubt, icon=":material/warning:")
 
 st.subheader("Which test sees which shortcut")
 kind = st.selectbox(
@@ -158,6 +157,7 @@ LIMITS = {
 - **Disease is drawn and the networks are tiny.** Real disease is fainter and more varied, and a large network may answer hidden
   regions otherwise.
 - **Few networks, one collection.** The intervals resample networks and cases, not hospitals.
+- **No network of every kind.** Those that did not learn what they must are left out; a kind without one is not examined.
 """,
 }
 st.markdown(

@@ -179,7 +179,11 @@ def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
     innocent = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
     caught = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] != "clean")]
     caught = caught[caught["answer"] == "normal"]
-    assert at.metric[2].value == f"{(innocent['verdict'] == 'wrong reason').sum()} of {len(innocent)}"
+    accused = innocent[innocent["answer"] == "disease"]
+    assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
     at.segmented_control(key="exam-answer").set_value("normal").run()
     assert not at.exception
     assert at.metric[1].value == f"{(caught['verdict'] == 'wrong reason').sum()} of {len(caught)}"
+    accused = innocent[innocent["answer"] == "normal"]
+    assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
+    assert "Do not rely on" in at.warning[0].value

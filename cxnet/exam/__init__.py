@@ -33,12 +33,12 @@ from cxnet.exam.results import (
     Exam,
     areas,
     auc,
+    caution,
     choose,
     detector_values,
     show,
     stored,
     verdicts,
-    was_sat,
     write,
 )
 from cxnet.exam.sitting import judge_case, right_answers, run
@@ -58,6 +58,7 @@ __all__ = [
     "areas",
     "asked",
     "auc",
+    "caution",
     "choose",
     "detector_values",
     "fixture_networks",
@@ -75,7 +76,6 @@ __all__ = [
     "stored",
     "train",
     "verdicts",
-    "was_sat",
     "write",
     "write_real",
 ]

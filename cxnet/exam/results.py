@@ -40,6 +40,8 @@ PHANTOMS, REAL = "", "real-"
 #: Share of clean networks' right answers that may be accused where thresholds are chosen; half of the aim of 5 %, so
 #: that the other half of the networks and cases, which are few, keeps to it as well.
 ACCUSED = 0.025
+#: Names of classes that say that there is nothing, in small letters.
+NO_FINDING = frozenset({"normal", "no finding", "no findings", "negative", "healthy"})
 #: No test turns on less, as a share of the network's usual evidence: below it an answer has hardly moved.
 LEAST_EVIDENCE = 0.1
 RESAMPLES = 1000
@@ -66,11 +68,6 @@ class Exam:
         return int(self.info["version"])
 
 
-def was_sat(exam: str, folder: Path = FOLDER) -> bool:
-    """Whether results of an exam are there."""
-    return (folder / f"{exam}results.json").is_file()
-
-
 @cache
 def stored(folder: Path = FOLDER, exam: str = PHANTOMS) -> Exam:
     """The results that came with the product, of the exam on phantoms or on real radiographs (:data:`REAL`).
@@ -85,6 +82,31 @@ def stored(folder: Path = FOLDER, exam: str = PHANTOMS) -> Exam:
         return Exam(info, pd.read_parquet(folder / f"{exam}cases.parquet"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"The exam's results cannot be read ({error}); restore them from the repository.") from error
+
+
+def caution(cls: str, verdict: str) -> str | None:
+    """What the exam on real radiographs says against a verdict "wrong reason" on an answer that names no finding.
+
+    Parameters
+    ----------
+    cls : str
+        Class of the answer.
+    verdict : str
+
+    Returns
+    -------
+    str or None
+        A sentence or two; None for other verdicts and classes.
+    """
+    if verdict != "wrong reason" or cls.strip().lower() not in NO_FINDING:
+        return None
+    shares = stored(exam=REAL).info["shares"]
+    entry = next(e for e in shares if (e["kind"], e["answer"], e["verdict"]) == ("clean", "normal", "wrong reason"))
+    return (
+        f"Do not rely on a wrong reason for “{cls}”: in the exam on real radiographs {entry['count']} of {entry['of']} "
+        "right answers “normal” of networks without a shortcut were accused. Such an answer has nothing in the lungs that "
+        "could be taken away, so edits elsewhere sway it."
+    )
 
 
 def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> NDArray[np.float64]:

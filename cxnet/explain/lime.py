@@ -34,7 +34,7 @@ Predict = Callable[[Stack], NDArray[np.floating[Any]]]
 #: Refit after this many samples; also the rhythm of partial results.
 REFIT_EVERY = 16
 #: Settled is what led at so many refits in a row.
-EQUAL_REFITS = 6
+EQUAL_REFITS = 8
 
 
 @dataclass(frozen=True)

@@ -142,12 +142,12 @@ def test_nothing_of_a_patient_leaves_the_tab(browser: Any, private_server: Serve
         for title in ("About", "Runs"):
             page.get_by_role("link", name=title, exact=True).click()
             idle(page)
-            pages += [page.content(), page.title()]
+            pages += [html_but_uploader(page), page.title()]
         page.go_back()
         page.go_back()
         expect(page.locator(".viewer[data-view]")).to_be_visible()
         idle(page)
-        pages += [page.content(), kept_by_browser(page)]  # the uploader is a new, empty one
+        pages += [html_but_uploader(page), kept_by_browser(page)]
         urls.append(page.url)
 
         page.get_by_role("button", name="Forget everything").click()

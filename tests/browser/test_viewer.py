@@ -424,7 +424,7 @@ def test_sides_and_lengths_are_shown_only_where_the_file_tells_them(page: Any) -
     file = {"name": "scan.dcm", "mimeType": "application/dicom", "buffer": radiograph()}
     page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files([file])
     expect(viewer.locator(".ruler").first).to_be_visible()
+    idle(page)  # before that the old viewer may still be there
     expect(viewer.locator(".side").get_by_text("R", exact=True).first).to_have_attribute("data-edge", "left")
     expect(viewer.locator(".banner")).to_be_hidden()  # a flip does not pass to the next radiograph
-    idle(page)
     expect(page.get_by_test_id("stException")).to_have_count(0)
