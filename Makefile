@@ -38,7 +38,7 @@ lint: $(VENV)/.test-ready
 	$(BIN)/mypy --strict cxnet
 
 test: lint
-	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(SLOW),,-m "not slow")
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
