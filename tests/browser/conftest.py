@@ -146,3 +146,19 @@ def idle(page: Any) -> None:
           return now - window.__quietSince > 300;
         }"""
     )
+
+
+def choose(page: Any, name: str, option: Any) -> None:
+    """Choose from a list by its name. A run of the page that ends meanwhile closes an open list: then it is opened again."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+    found = page.get_by_role("option", name=option)
+    for patience_ms in (3_000, 10_000, TIMEOUT_S * 1000):
+        idle(page)
+        page.get_by_role("combobox", name=name).press("ArrowDown")  # a quick click closes the list again
+        try:
+            found.click(timeout=patience_ms)
+            return
+        except PlaywrightTimeout:
+            page.keyboard.press("Escape")
+    raise AssertionError(f"The list {name!r} does not stay open, or has no such choice.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Server, idle, serve
+from tests.browser.conftest import Server, choose, idle, serve
 from tests.stored_runs import make_audit, make_run
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -42,9 +42,7 @@ def test_choices_go_to_the_url_and_back_undoes_them(page: Any) -> None:
     page.get_by_role("radio", name="Source", exact=True).click()
     expect(page).to_have_url(re.compile("by=source"))
     idle(page)
-    page.get_by_role("combobox", name="Other run").focus()
-    page.keyboard.press("ArrowDown")
-    page.get_by_role("option", name=re.compile("^beta")).click()
+    choose(page, "Other run", re.compile("^beta"))
     expect(page.get_by_text("exact McNemar test")).to_be_visible()
     expect(page).to_have_url(re.compile("compare=beta"))
     idle(page)
