@@ -104,8 +104,8 @@ def caution(cls: str, verdict: str) -> str | None:
     entry = next(e for e in shares if (e["kind"], e["answer"], e["verdict"]) == ("clean", "normal", "wrong reason"))
     return (
         f"Do not rely on a wrong reason for “{cls}”: in the exam on real radiographs {entry['count']} of {entry['of']} "
-        "right answers “normal” of networks without a shortcut were accused. Such an answer has nothing in the lungs that "
-        "could be taken away, so edits elsewhere sway it."
+        "right answers “normal” of networks without a shortcut were accused, perhaps because such an answer has nothing in "
+        "the lungs that could be taken away."
     )
 
 

@@ -44,15 +44,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, *options: str, **more: str) -> Iterator[Server]:
-    """``streamlit run app.py`` with its log in a folder, until it answers; stopped at the end.
+def serve(folder: Path, *options: str, script: str = "app.py", **more: str) -> Iterator[Server]:
+    """``streamlit run`` of a script with its log in a folder, until it answers; stopped at the end.
 
     `options` are further options of Streamlit, `more` further variables of its environment. The accept gate is off
     unless they switch it on.
     """
     port = _free_port()
     url, log_file = f"http://127.0.0.1:{port}", folder / "log.txt"
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command = [sys.executable, "-m", "streamlit", "run", script, "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port), *options]
     more = {"CXNET_GATE": "off", **more}
     with log_file.open("w") as log:
@@ -117,8 +117,8 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
+@contextmanager
+def tab(browser: Any, server: Server) -> Iterator[Any]:
     """A page of a fresh browser profile; script errors and requests to other hosts fail the test."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=server.url, reduced_motion="reduce")
     context.set_default_timeout(TIMEOUT_S * 1000)
@@ -130,6 +130,13 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     yield found
     context.close()
     assert not bad, bad
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """A tab of the dashboard."""
+    with tab(browser, server) as found:
+        yield found
 
 
 def idle(page: Any) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from typing import Any
 
 import cv2
-import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxnet.phantom import make_phantom
 from tests.browser.conftest import Server, idle
+from tests.test_private import patient_dicom
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
@@ -30,21 +26,7 @@ def png(seed: int) -> dict[str, Any]:
 
 def dicom() -> dict[str, Any]:
     """A phantom as a DICOM file that names a patient wherever a file may."""
-    pixels = make_phantom(3, 400).pixels
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ComputedRadiographyImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
-    dataset.PatientName, dataset.PatientID, dataset.StudyDescription = f"{PATIENT}^A", PATIENT, f"CHEST {PATIENT}"
-    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", "PA"
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = (pixels.astype(np.uint16) * 16).tobytes()
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return {"name": "scan.dcm", "mimeType": "application/dicom", "buffer": buffer.getvalue()}
+    return {"name": "scan.dcm", "mimeType": "application/dicom", "buffer": patient_dicom(PATIENT, 400)}
 
 
 def upload(page: Any, *files: dict[str, Any]) -> None:

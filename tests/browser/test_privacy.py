@@ -9,7 +9,6 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +19,7 @@ import pytest
 
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import read_radiograph
-from tests.browser.conftest import ROOT, TIMEOUT_S, Server, idle, serve
+from tests.browser.conftest import ROOT, Server, idle, serve, tab
 from tests.test_private import patient_dicom, run_of
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -48,20 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def private_server(folder: Path) -> Iterator[Server]:
     with serve(folder, HOME=str(folder / "home"), TMPDIR=str(folder / "tmp"), PYTHONDONTWRITEBYTECODE="1") as found:
         yield found
-
-
-@contextmanager
-def tab(browser: Any, server: Server) -> Iterator[Any]:
-    """A page of a fresh profile; requests to other hosts and script errors fail the test."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, base_url=server.url, reduced_motion="reduce")
-    context.set_default_timeout(TIMEOUT_S * 1000)
-    page, bad = context.new_page(), []
-    own = ("data:", "blob:", f"{server.url}/")
-    page.on("pageerror", lambda error: bad.append(f"script error: {error}"))
-    page.on("request", lambda request: None if request.url.startswith(own) else bad.append(request.url))
-    yield page
-    context.close()
-    assert not bad, bad
 
 
 def upload(page: Any, name: str, kind: str, data: bytes) -> None:

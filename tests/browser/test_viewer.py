@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +15,7 @@ import pytest
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import read_radiograph
 from pages._viewer import KEYS, key_name
-from tests.browser.conftest import ROOT, TIMEOUT_S, _free_port, idle
+from tests.browser.conftest import ROOT, TIMEOUT_S, idle, serve
 from tests.test_viewer import dicom
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
@@ -115,29 +110,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("viewer")
     (folder / "page.py").write_text(APP, "utf-8")
     (folder / "scan.dcm").write_bytes(radiograph())
-    port = _free_port()
-    url, log_file = f"http://127.0.0.1:{port}", folder / "log.txt"
-    command = [sys.executable, "-m", "streamlit", "run", str(folder / "page.py"), "--server.port", str(port)]
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--", str(folder / "scan.dcm")],
-            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-    try:
-        end = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=1) as answer:
-                    answer.read()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, log_file.read_text()
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(15)
-    assert "Traceback" not in log_file.read_text(), log_file.read_text()
+    scan = str(folder / "scan.dcm")
+    with serve(folder, "--", scan, script=str(folder / "page.py"), PYTHONPATH=str(ROOT)) as found:
+        yield found.url
+    assert "Traceback" not in found.log.read_text(), found.log.read_text()
 
 
 @pytest.fixture(scope="module")
