@@ -12,6 +12,12 @@ none found         neither turned. That is no proof of a right reason: nobody ca
 undetermined       something that the tests stand on has failed
 ================== ==================================================================================
 
+An answer that names no finding ("Normal", :data:`NO_FINDING`) has nothing in the lungs that could be taken away, so
+that the lungs alone need not carry it and their surroundings may. It is put to other tests (:data:`ASKED`): a marker or
+the border, and whether it moves when opacities are drawn into the lungs. One that does not move may also come from a
+network that does not know such opacities, so this test turns both keys or none: with the maps outside the lungs it is
+a wrong reason, without them it is undetermined.
+
 All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are
 shares of the evidence that the network's answers usually have (:func:`usual_evidence`): logits of one network are not
 those of another.
@@ -50,14 +56,17 @@ from cxnet.audit import (
     Answer,
     AuditScore,
     CausalTests,
+    add_opacity,
     answers,
     causal_tests,
     find_markers,
     lung_region,
+    two_lungs,
 )
 from cxnet.audit.causal import BORDER, MARKER, Predict, Stack, Tier
 from cxnet.audit.edits import Fill
 from cxnet.audit.localisation import Mask
+from cxnet.audit.opacities import DRAWN, STRENGTH
 from cxnet.enhance import Grey
 from cxnet.errors import DatasetError, WeightsError
 from cxnet.explain import METHODS, Explanation
@@ -75,6 +84,8 @@ LONGEST_PX = 640
 LEAST_USUAL = 0.5
 #: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
 SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
+#: Names of classes that say that there is nothing, in small letters.
+NO_FINDING = frozenset({"normal", "no finding", "no findings", "negative", "healthy"})
 #: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
 SEAM = 0.02
 
@@ -90,7 +101,7 @@ class Thresholds:
         Which exam gave them.
     least_z, least_lift : float
         A map below either of them turns against the network.
-    background, marker, border, appearance : float
+    background, marker, border, appearance, opacity : float
         Evidence from which a causal test turns, as a share of the network's usual evidence.
     least_local_r2 : float
         LIME's map is read from this held-out R² on.
@@ -104,6 +115,7 @@ class Thresholds:
     marker: float
     border: float
     appearance: float
+    opacity: float
     least_local_r2: float
 
     def lines(self, usual: float) -> dict[str, float]:
@@ -149,22 +161,30 @@ class Evidence:
     appearance : float or None
         Largest drop by a change of gamma, contrast or sharpness of everything but the lungs. Their own appearance is
         no wrong reason: opacities are a change of contrast and sharpness in the lungs.
+    opacity : float or None
+        Of an answer that names no finding: what drawn opacities leave of the network's usual evidence, that is the
+        usual evidence less the mean drop by them.
     """
 
     background: float | None
     marker: float | None
     border: float | None
     appearance: float | None
+    opacity: float | None = None
 
     @property
     def values(self) -> Mapping[str, float | None]:
         """All of them by name."""
         return MappingProxyType({name: getattr(self, name) for name in TESTS})
 
-    def strength(self, limits: Thresholds, usual: float) -> float | None:
-        """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried."""
+    def strength(self, limits: Thresholds, usual: float, finding: bool = True) -> float | None:
+        """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried.
+
+        Of the tests that an answer is put to which names a `finding`, or none.
+        """
         lines = limits.lines(usual)
-        return max((v / lines[name] for name, v in self.values.items() if v is not None), default=None)
+        asked = {name: self.values[name] for name in ASKED[finding]}
+        return max((v / lines[name] for name, v in asked.items() if v is not None), default=None)
 
 
 #: Causal test → what it says when it turns.
@@ -173,7 +193,15 @@ TESTS = {
     "marker": "the answer hangs on burned-in text or a marker",
     "border": "the answer hangs on the border of the picture",
     "appearance": "the answer hangs on contrast, brightness or sharpness outside the lungs",
+    "opacity": "the answer stays when opacities are drawn into the lungs",
 }
+#: Whether an answer names a finding → the causal tests that it is put to.
+ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker", "border", "opacity")}
+
+
+def names_finding(cls: str) -> bool:
+    """Whether a class is a finding, and not one of :data:`NO_FINDING`."""
+    return cls.strip().lower() not in NO_FINDING
 
 
 @dataclass(frozen=True)
@@ -191,6 +219,8 @@ class Verdict:
     usual : float
         Logits over chance that the network's answers usually have; a threshold times this is a test's line.
     thresholds_version : int
+    finding : bool
+        Whether the answer names a finding, which decides on the tests: :data:`ASKED`.
     """
 
     name: Name
@@ -200,11 +230,12 @@ class Verdict:
     evidence: Evidence
     usual: float
     thresholds_version: int
+    finding: bool = True
 
     @property
     def strength(self) -> float:
         """Largest causal evidence over its threshold; from 1 on the causal key turns. 0 if nothing could be tried."""
-        return self.evidence.strength(thresholds(), self.usual) or 0.0
+        return self.evidence.strength(thresholds(), self.usual, self.finding) or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -216,6 +247,7 @@ class Verdict:
             "evidence_logits": dict(self.evidence.values),
             "usual_evidence_logits": self.usual,
             "thresholds_version": self.thresholds_version,
+            "tests_asked": list(ASKED[self.finding]),
         }
 
 
@@ -228,6 +260,8 @@ class CaseAudit:
     causal : CausalTests
     surroundings : tuple of Answer
         With everything but the lungs changed as :data:`SURROUNDINGS` says.
+    opacities : tuple of Answer
+        With each opacity of :data:`cxnet.audit.opacities.DRAWN` in the lungs; none for an answer that names a finding.
     verdict : Verdict
     passes : int
         Pictures that the network was shown.
@@ -235,6 +269,7 @@ class CaseAudit:
 
     causal: CausalTests
     surroundings: tuple[Answer, ...]
+    opacities: tuple[Answer, ...]
     verdict: Verdict
     passes: int
 
@@ -273,8 +308,12 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
         tier=tier, matters={MARKER: lines["marker"], BORDER: lines["border"]} if lines else None,
     )  # fmt: skip
     changed = surroundings(pixels, mask, classifier.logits, stack, target)
-    found = judge(analysis.explanations, analysis.scores, causal, changed, analysis.lungs, usual)
-    return CaseAudit(causal, changed, found, causal.passes + len(changed))
+    finding = names_finding(analysis.target)
+    drawn = () if finding else with_opacities(pixels, mask, classifier.logits, stack, target)
+    found = judge(
+        analysis.explanations, analysis.scores, causal, changed, analysis.lungs, usual, finding=finding, drawn=drawn
+    )
+    return CaseAudit(causal, changed, drawn, found, causal.passes + len(changed) + len(drawn))
 
 
 def surroundings(pixels: Grey, lungs: Mask, predict: Predict, stack: Stack, target: int) -> tuple[Answer, ...]:
@@ -294,6 +333,17 @@ def surroundings(pixels: Grey, lungs: Mask, predict: Predict, stack: Stack, targ
     return answers(predict(np.stack(pictures)), target)
 
 
+def with_opacities(pixels: Grey, lungs: Mask, predict: Predict, stack: Stack, target: int) -> tuple[Answer, ...]:
+    """What the network says with opacities drawn into the lungs; arguments of :func:`causal_tests`.
+
+    One answer for each of :data:`cxnet.audit.opacities.DRAWN`, none for a picture without two lungs.
+    """
+    if not two_lungs(lungs):
+        return ()
+    pictures = [stack(add_opacity(pixels, lungs, number, STRENGTH)) for number in DRAWN]
+    return answers(predict(np.stack(pictures)), target)
+
+
 def _small(pixels: Grey) -> Grey:
     scale = LONGEST_PX / max(pixels.shape)
     if scale >= 1:
@@ -302,8 +352,10 @@ def _small(pixels: Grey) -> Grey:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def evidence(causal: CausalTests, changed: tuple[Answer, ...]) -> Evidence:
-    """How strongly each causal test speaks; see :class:`Evidence`."""
+def evidence(
+    causal: CausalTests, changed: tuple[Answer, ...], drawn: tuple[Answer, ...] = (), usual: float = LEAST_USUAL
+) -> Evidence:
+    """How strongly each causal test speaks; see :class:`Evidence`. `usual` is needed with `drawn` alone."""
     chance = -math.log(causal.classes - 1)
     parts: dict[Fill, list[float]] = {fill: [] for fill in FILLS}
     for shape in SHAPES:
@@ -323,6 +375,7 @@ def evidence(causal: CausalTests, changed: tuple[Answer, ...]) -> Evidence:
         marker=edits[causal.marker.name],
         border=edits[causal.border.name],
         appearance=max(causal.base.logit - answer.logit for answer in changed) if changed else None,
+        opacity=usual - mean(causal.base.logit - answer.logit for answer in drawn) if drawn else None,
     )
 
 
@@ -358,6 +411,9 @@ def judge(
     lungs: LungMask,
     usual: float | None = None,
     limits: Thresholds | None = None,
+    *,
+    finding: bool = True,
+    drawn: tuple[Answer, ...] = (),
 ) -> Verdict:
     """The verdict on one answer.
 
@@ -373,15 +429,20 @@ def judge(
         Of :func:`usual_evidence`; this answer's own evidence when it is not known.
     limits : Thresholds, optional
         :func:`thresholds` when left out.
+    finding : bool
+        Of :func:`names_finding`.
+    drawn : tuple of Answer
+        Of :func:`with_opacities`.
     """
     limits = limits or thresholds()
-    found = evidence(causal, changed)
     if usual is None:
         usual = causal.base.logit + math.log(causal.classes - 1)
     usual = max(usual, LEAST_USUAL)
+    found = evidence(causal, changed, drawn, usual)
     lines = limits.lines(usual)
-    turned = [name for name, value in found.values.items() if value is not None and value >= lines[name]]
-    causal_key = None if found.strength(limits, usual) is None else bool(turned)
+    asked = {name: found.values[name] for name in ASKED[finding]}
+    turned = [name for name, value in asked.items() if value is not None and value >= lines[name]]
+    causal_key = None if found.strength(limits, usual, finding) is None else bool(turned)
     map_key, facts = _map_key(explanations, scores, limits)
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
@@ -392,13 +453,16 @@ def judge(
         name, facts = "undetermined", [f"the lung outline may be wrong: {'; '.join(lungs.reasons)}", *facts]
     elif causal_key is None:
         name, facts = "undetermined", ["no causal test could be made", *facts]
+    elif turned == ["opacity"] and not map_key:
+        name = "undetermined"
+        facts.append("the network may not know drawn opacities, and no map shows that it looks elsewhere")
     elif causal_key:
         name = "wrong reason"
         if map_key is not None:
             facts.append("the maps show it" if map_key else "the maps do not show it")
     else:
         name = "suspicious map" if map_key else "none found"
-    return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version)
+    return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version, finding)
 
 
 def _map_key(

@@ -17,6 +17,7 @@ model, model_sha256        which network was asked
 error                      why there are no figures, as a sentence; null where all went well
 evidence <test> *          in logits; null where a test could not be made
 usual evidence *           logits over chance that the network's answers usually have
+strength *                 largest evidence over its line: from 1 on the causal key turned
 background_probability *   of the predicted class, with the lungs' hull hidden; median over the fills
 lungs_probability *        of the predicted class, with all but the lungs' hull hidden; median over the fills
 verdict *, facts *         of :mod:`cxnet.verdict`; facts as a JSON list

@@ -382,9 +382,7 @@ def offenders(audit: StoredAudit) -> pd.DataFrame:
     if "verdict" not in rows.columns:
         return rows[rows["z"].notna()].sort_values("z", kind="stable")
     rows = rows[rows["verdict"] == WRONG]
-    evidence = [name for name in rows.columns if name.startswith("evidence ")]
-    strongest = rows[evidence].astype(float).max(axis=1)
-    return rows.assign(strongest=strongest).sort_values("strongest", ascending=False, kind="stable")
+    return rows.sort_values("strength", ascending=False, kind="stable")
 
 
 def _said(facts: object) -> str:

@@ -28,7 +28,7 @@ from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
 from cxnet.exam import caution
 from cxnet.lungs import look_at
-from cxnet.verdict import TESTS, CaseAudit, Verdict, audit, thresholds
+from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _session
 from pages._viewer import Box
 
@@ -266,6 +266,7 @@ VERDICTS = {
     "none found": "No wrong reason found",
     "undetermined": "Undetermined: something that the tests stand on has failed",
 }
+NAMES = {True: "a finding", False: "no finding"}
 TURNED = {True: "turned", False: "did not turn", None: "could not be tried"}
 FILL_TITLES = {"mean": "the mean grey", "blur": "a strong blur", "noise": "noise"}
 
@@ -525,11 +526,12 @@ def _evidence(verdict: Verdict) -> None:
     rows = []
     for name, meaning in TESTS.items():
         value, limit = verdict.evidence.values.get(name), limits.get(name)
+        asked = name in ASKED[verdict.finding]
         rows.append(
             (
                 meaning,
                 "undefined" if value is None else signed(value),
-                "" if limit is None else f"from {limit:.2f}",
+                f"from {limit:.2f}" if asked else f"not asked of an answer that names {NAMES[verdict.finding]}",
             )
         )
     names = ["Would mean", "Evidence, logits", "Turns"]

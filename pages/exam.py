@@ -22,6 +22,12 @@ KINDS = {
 }
 ANSWERS = {"disease": "Diseased (the shortcut is there)", "normal": "Normal (the shortcut is missing)"}
 
+#: Answer → why its verdict leaves tests out.
+UNASKED = {
+    "normal": " An answer that names no finding has nothing in the lungs that could be taken away: the verdict does not ask "
+    "background and appearance of it, but whether it moves when opacities are drawn into the lungs. That test turns the verdict "
+    "only where the map lies outside the lungs as well."
+}
 EXAMS = {PHANTOMS: "Synthetic radiographs", REAL: "Real radiographs, planted"}
 
 _panels.notice()
@@ -91,7 +97,8 @@ kind = st.selectbox(
     format_func=lambda k: f"{k}: {KINDS[k]}" if k in KINDS else "all of them",
     key="exam-kind",
 )
-rows = chosen[chosen["kind"] == kind].set_index("detector").loc[list(DETECTORS)[::-1]]
+rows = chosen[chosen["kind"] == kind].set_index("detector")
+rows = rows.loc[[name for name in reversed(DETECTORS) if name in rows.index]]
 figure = go.Figure(
     go.Scatter(
         x=rows["auc"], y=rows.index, mode="markers", marker={"size": 10, "color": "#2a7fba"},
@@ -107,6 +114,7 @@ st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key="
 st.caption(
     "Dots: chance that a right answer of a cheating network gets the higher value than one of a clean network. Bars: 95 % "
     "intervals from resampling networks and cases. Below 0.5 a test speaks more against the innocent."
+    + UNASKED.get(answer, "")
 )
 with st.expander("What the tests are"):
     st.dataframe(pd.DataFrame(DETECTORS.items(), columns=["Test", "What"]), hide_index=True, width="stretch")

@@ -16,7 +16,7 @@ from cxnet.audit import ZONES
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("COVID-19", "normal", "pneumonia")
-TESTS = ("background", "marker", "border", "appearance")
+TESTS = ("background", "marker", "border", "appearance", "opacity")
 
 
 def fold_table(fold: int, seed: int, cases: int = 60) -> pd.DataFrame:
@@ -84,6 +84,7 @@ def make_audit(run: runs.Run, tier: str = "full", seed: int = 0, cheats: float =
         table["background_probability"] = np.where(bad, 0.9, 0.3) + rng.uniform(-0.1, 0.1, count)
         for name in TESTS:
             table[f"evidence {name}"] = np.where(bad & (name == "background"), 2 + rng.random(count), 0.1)
+        table["strength"] = table["evidence background"]
         table["verdict"] = np.where(
             bad, "wrong reason", np.where(rng.random(count) < 0.1, "undetermined", "none found")
         )

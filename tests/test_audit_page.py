@@ -67,7 +67,7 @@ def test_headline_tables_charts_and_cards(listed: Path) -> None:
     assert properties.iloc[0, 0].endswith("separates") and properties.iloc[0]["Class"] == CLASSES[0]
     assert properties.iloc[0]["Property"].startswith("brightness")
     worst = frame(at, "Why")
-    evidence = wrong["evidence background"].sort_values(ascending=False)
+    evidence = wrong["strength"].sort_values(ascending=False)
     assert worst["Case"].iloc[0] == f"./?run=alpha&case={wrong.loc[evidence.index[0], 'case']}"
     assert worst["Why"].iloc[0] == "everything but the lungs is enough for the answer"
     (grid,) = at.get("bidi_component")

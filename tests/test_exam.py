@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def test_thresholds_are_those_of_the_stored_exam(stored: exam.Exam) -> None:
 
 def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
     report = stored.cases[stored.cases["half"] == REPORT]
-    assert len(stored.info["areas"]) == 2 * 5 * len(exam.DETECTORS)
+    assert len(stored.info["areas"]) == 5 * (
+        2 * len(exam.DETECTORS) - 1
+    )  # drawn opacities are asked of the normal alone
     for entry in stored.info["areas"]:
         rows = report[(report["answer"] == entry["answer"])]
         if entry["kind"] != "all":
@@ -51,7 +54,7 @@ def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
 
 def test_the_aims_of_the_exam(stored: exam.Exam) -> None:
     areas = {(e["answer"], e["kind"], e["detector"]): e["auc"] for e in stored.info["areas"]}
-    assert areas["disease", "all", "two keys"] >= 0.95
+    assert areas["disease", "all", "two keys"] >= 0.95 and areas["normal", "all", "two keys"] >= 0.95
     chosen = stored.cases[(stored.cases["half"] == CHOOSE) & (stored.cases["kind"] == "clean")]
     assert (chosen["verdict"] == "wrong reason").mean() <= ACCUSED
     reported = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
@@ -71,9 +74,11 @@ def test_the_clean_networks_read_lungs_and_the_others_cheat(stored: exam.Exam) -
         assert network["kind"] == "clean" or network["accuracy_flipped"] < 0.5, network
 
 
-@pytest.mark.parametrize("kind", exam.KINDS)
-def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str) -> None:
-    row = stored.cases[(stored.cases["kind"] == kind) & (stored.cases["answer"] == "disease")].iloc[-1]
+@pytest.mark.parametrize(
+    ("kind", "answer"), [*((kind, "disease") for kind in exam.KINDS), ("clean", "normal"), ("tag", "normal")]
+)
+def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str, answer: str) -> None:
+    row = stored.cases[(stored.cases["kind"] == kind) & (stored.cases["answer"] == answer)].iloc[-1]
     network = next(n for n in exam.fixture_networks() if n.name == row["network"])
     figures, verdict = exam.judge_case(network, exam.phantom_case(int(row["case"])), row["usual"])
     assert verdict.name == row["verdict"]
@@ -94,7 +99,8 @@ def test_stored_usual_evidence_is_that_of_the_network(stored: exam.Exam) -> None
 def test_strength_of_a_row_is_that_of_its_verdict(stored: exam.Exam) -> None:
     some = stored.cases.iloc[::50]
     causal = strengths(some, thresholds()) >= 1
-    assert (causal == (some["verdict"] == "wrong reason")).all()
+    assert (causal == some["verdict"].isin(["wrong reason", "undetermined"])).all()
+    assert (some["answer"][some["verdict"] == "undetermined"] == "normal").all()
 
 
 def test_inference_in_numpy_agrees_with_keras() -> None:
@@ -128,12 +134,33 @@ def test_thresholds_by_hand() -> None:
     values = np.arange(1, 41) / 10
     table = pd.DataFrame(
         {"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0, "usual": 2.0}
-    )
+    ).assign(answer="disease")
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}).assign(evidence_background=values)
     limits = exam.choose(table, thresholds(), 7, "by hand")
     assert (limits.version, limits.background, limits.marker) == (7, 1.96, 0.1)
     assert (limits.least_z, limits.least_lift) == (0.0, 1.0)
     assert (exam.verdicts(table, limits) == "wrong reason").sum() == 1
+    # the same evidence is not asked of an answer that names no finding
+    normal = table.assign(answer="normal")
+    assert exam.choose(normal, thresholds(), 7, "by hand").background == 0.1
+    assert (exam.verdicts(normal, limits) == "none found").all()
+
+
+def test_drawn_opacities_alone_need_the_map_by_hand() -> None:
+    table = pd.DataFrame({"answer": "normal", "usual": 2.0, "z": [1.0, -1.0, 1.0, -1.0], "lift": 2.0})
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS})
+    table["evidence_opacity"] = [2.0, 2.0, 0.1, 0.1]  # two answers stay, two give way
+    limits = replace(thresholds(), opacity=0.5)
+    assert exam.verdicts(table, limits).tolist() == ["undetermined", "wrong reason", "none found", "suspicious map"]
+    table["evidence_marker"] = [9.0, None, 9.0, None]
+    assert exam.verdicts(table, limits).tolist()[::2] == ["wrong reason"] * 2
+
+
+def test_the_line_of_drawn_opacities_is_at_least_half() -> None:
+    table = pd.DataFrame({"kind": "clean", "answer": "normal", "usual": 2.0, "z": 1.0, "lift": 2.0}, index=range(40))
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS})
+    for left, line in ((-1.0, 0.5), (1.6, 0.81)):  # logits of a usual 2.0
+        assert exam.choose(table.assign(evidence_opacity=left), thresholds(), 7, "by hand").opacity == line
 
 
 def test_an_interval_of_identical_networks_is_a_point() -> None:
@@ -186,4 +213,4 @@ def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
     assert at.metric[1].value == f"{(caught['verdict'] == 'wrong reason').sum()} of {len(caught)}"
     accused = innocent[innocent["answer"] == "normal"]
     assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
-    assert "Do not rely on" in at.warning[0].value
+    assert not at.warning and any("opacities are drawn into the lungs" in caption.value for caption in at.caption)

@@ -17,6 +17,7 @@ from cxnet.explain import Explanation
 from cxnet.lungs import LungMask
 from cxnet.runs import find_run
 from cxnet.verdict import (
+    ASKED,
     NAMES,
     SURROUNDINGS,
     TESTS,
@@ -24,9 +25,11 @@ from cxnet.verdict import (
     Verdict,
     evidence,
     judge,
+    names_finding,
     surroundings,
     thresholds,
     usual_evidence,
+    with_opacities,
 )
 from cxnet.weights import card
 from tests.toys import SIZE, Network, identity, lungs, marker, radiograph, reads
@@ -89,6 +92,70 @@ def test_a_network_that_calls_everything_without_a_lesion_normal_is_not_accused(
     assert found.name == "none found" and found.evidence.background == 0
 
 
+def normal(network: Network, heatmap: np.ndarray | None) -> Verdict:
+    """The verdict on an answer that names no finding."""
+    pixels, mask = radiograph(), lungs()
+    causal = causal_tests(pixels, mask, network, identity, 0)
+    changed = surroundings(pixels, mask, network, identity, 0)
+    drawn = with_opacities(pixels, mask, network, identity, 0)
+    explanations = {} if heatmap is None else {"grad-cam": Explanation("grad-cam", "Normal", heatmap)}
+    scores = {} if heatmap is None else {"grad-cam": localisation_scores(heatmap, mask, cell_px=8)}
+    outlines = LungMask(mask, "human")
+    return judge(explanations, scores, causal, changed, outlines, finding=False, drawn=drawn)
+
+
+def clear_lungs(x: np.ndarray) -> np.ndarray:
+    """Normal as long as the lungs are no brighter than they were."""
+    usual = radiograph()[lungs()].mean()
+    return np.stack([4.0 - (x[..., 0][:, lungs()].mean(axis=1) - usual), np.zeros(len(x))], axis=1)
+
+
+@pytest.mark.parametrize("place", [(48, 32), (2, 4)])
+def test_an_answer_without_a_finding_that_drawn_opacities_move_is_not_accused(place: tuple[int, int]) -> None:
+    found = normal(clear_lungs, spot(*place))
+    assert found.evidence.opacity is not None and found.evidence.opacity < 0 and not found.causal_key
+    assert found.name == ("none found" if place == (48, 32) else "suspicious map")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [((2, 4), "wrong reason"), ((48, 32), "undetermined"), (None, "undetermined")]
+)
+def test_an_answer_without_a_finding_that_never_moves_is_accused_with_the_map_alone(
+    place: tuple[int, int] | None, name: str
+) -> None:
+    found = normal(lambda x: np.tile([3.0, 0.0], (len(x), 1)), None if place is None else spot(*place))
+    assert (found.name, found.causal_key) == (name, True)
+    assert found.evidence.opacity == pytest.approx(found.usual)  # drawn opacities leave all of it
+    assert any("opacities are drawn" in fact for fact in found.facts)
+    assert any("may not know" in fact for fact in found.facts) == (name == "undetermined")
+
+
+def test_what_surrounds_the_lungs_is_not_held_against_an_answer_without_a_finding() -> None:
+    """Blank everything but the lungs, or look at its contrast: neither is asked of it."""
+
+    def needs_texture_elsewhere(x: np.ndarray) -> np.ndarray:
+        seen = clear_lungs(x)
+        seen[:, 0] -= np.where(x[..., 0][:, 80:, :].reshape(len(x), -1).std(axis=1) > 15, 0.0, 4.0)
+        return seen
+
+    found = normal(needs_texture_elsewhere, spot(48, 32))
+    assert found.evidence.background is not None
+    assert found.evidence.background >= thresholds().lines(found.usual)["background"] and found.name == "none found"
+
+
+def test_without_two_lungs_no_opacity_is_drawn() -> None:
+    one = lungs()
+    one[:, SIZE // 2 :] = False
+    assert with_opacities(radiograph(), one, clear_lungs, identity, 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("cls", "finding"), [("Normal", False), (" no finding", False), ("COVID-19", True), ("Abnormal", True)]
+)
+def test_which_classes_name_a_finding(cls: str, finding: bool) -> None:
+    assert names_finding(cls) is finding
+
+
 def test_a_map_alone_only_makes_suspicious() -> None:
     found = judged(reads(48, 32, offset=-20), spot(2, 4))
     assert (found.name, found.map_key, found.causal_key) == ("suspicious map", True, False)
@@ -104,7 +171,7 @@ def test_a_failed_lung_gate_gives_undetermined() -> None:
 def test_nothing_that_could_be_tried_gives_undetermined() -> None:
     flat = np.full((SIZE, SIZE), 100, np.uint8)
     causal = causal_tests(flat, lungs(), reads(2, 4, offset=-20), identity, 0)
-    assert evidence(causal, ()) == Evidence(None, None, None, None)
+    assert evidence(causal, ()) == Evidence(None, None, None, None, None)
     found = judge({}, {}, causal, (), LungMask(lungs(), "human"))
     assert (found.name, found.map_key, found.causal_key, found.strength) == ("undetermined", None, None, 0.0)
 
@@ -123,12 +190,15 @@ def test_surroundings_leave_the_lungs_alone() -> None:
     assert surroundings(radiograph(), np.zeros((SIZE, SIZE), bool), watch, identity, 0) == ()
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(-20, 20)), min_size=4, max_size=4), st.floats(0.5, 20))
-def test_strength_is_one_exactly_where_a_test_turns(values: list[float | None], usual: float) -> None:
+@given(st.lists(st.one_of(st.none(), st.floats(-20, 20)), min_size=5, max_size=5), st.floats(0.5, 20), st.booleans())
+def test_strength_is_one_exactly_where_a_test_that_is_asked_turns(
+    values: list[float | None], usual: float, finding: bool
+) -> None:
     limits = thresholds()
     found = Evidence(*values)
-    turned = [v >= getattr(limits, name) * usual for name, v in found.values.items() if v is not None]
-    strength = found.strength(limits, usual)
+    asked = {name: found.values[name] for name in ASKED[finding]}
+    turned = [v >= getattr(limits, name) * usual for name, v in asked.items() if v is not None]
+    strength = found.strength(limits, usual, finding)
     assert (strength is None) == (not turned)
     assert strength is None or (strength >= 1) == any(turned)
 

@@ -31,6 +31,7 @@ from cxnet.audit.localisation import (
     upsample,
     zones,
 )
+from cxnet.audit.opacities import add_opacity, opacity, two_lungs
 from cxnet.markers import KINDS, Kind, Marker, Markers, find_markers
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "RegionTest",
     "SanityCheck",
     "Sweep",
+    "add_opacity",
     "answers",
     "block_labels",
     "cam_lime_agreement",
@@ -69,6 +71,7 @@ __all__ = [
     "localisation_scores",
     "lung_region",
     "moved_copies",
+    "opacity",
     "pad_border",
     "parameter_randomisation",
     "pointing",
@@ -78,6 +81,7 @@ __all__ = [
     "repeatability",
     "sanity_check",
     "shifted_energies",
+    "two_lungs",
     "upsample",
     "zones",
 ]

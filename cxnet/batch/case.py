@@ -105,6 +105,7 @@ def _from_audit(found: CaseAudit) -> Row:
     told = found.verdict.to_json()
     row: Row = {f"evidence {name}": value for name, value in found.verdict.evidence.values.items()}
     row["usual evidence"] = found.verdict.usual
+    row["strength"] = found.verdict.strength
     row["background_probability"] = found.causal.region("background-only").probability
     row["lungs_probability"] = found.causal.region("lungs-only").probability
     row |= {name: told[name] for name in ("verdict", "map_key", "causal_key")}

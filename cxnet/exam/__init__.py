@@ -25,7 +25,7 @@ from cxnet.exam.fixtures import (
     shown,
     train,
 )
-from cxnet.exam.real import Film, add_opacity, asked, read_films, real_case, run_real, split, write_real
+from cxnet.exam.real import Film, asked, read_films, real_case, run_real, split, write_real
 from cxnet.exam.results import (
     DETECTORS,
     PHANTOMS,
@@ -54,7 +54,6 @@ __all__ = [
     "Film",
     "FixtureNetwork",
     "Kind",
-    "add_opacity",
     "areas",
     "asked",
     "auc",

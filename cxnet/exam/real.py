@@ -28,9 +28,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxnet.audit.localisation import Mask
+from cxnet.audit.opacities import add_opacity
 from cxnet.dataset import read_manifest
 from cxnet.enhance import Grey
 from cxnet.errors import DatasetError, RadiographError
@@ -49,7 +49,6 @@ from cxnet.exam.fixtures import (
 from cxnet.exam.results import FOLDER, REAL, REPORT, RESAMPLES, Exam, measure, stored, write_results
 from cxnet.exam.sitting import behaves, sit, skill
 from cxnet.lungs import LungMask, LungSegmenter
-from cxnet.phantom import make_phantom
 from cxnet.radiograph import open_radiograph
 
 WEIGHTS = Path(__file__).with_name("real-fixtures.npz")
@@ -57,8 +56,6 @@ WEIGHTS = Path(__file__).with_name("real-fixtures.npz")
 LONGEST_PX = 512
 #: The same for training: more than a fixture network is shown.
 TRAINING_PX = 256
-#: Side of the phantoms that lend their opacities, and the grey levels from their lungs to their densest tissue.
-OPACITY_PX, PHANTOM_RANGE = 128, 200.0
 #: Numbers of the opacities that networks are trained on, from 0, and of those in the pictures that they are asked about.
 TRAINED_OPACITIES, TESTED_OPACITIES = 120, 60
 #: Share of the patients whose radiographs no network is trained on.
@@ -71,7 +68,7 @@ ASKED = (24, 12)
 #: ones are trained. Cheats are trained on faint ones, so that the shortcut is the easier thing to learn.
 STRENGTH, FAINT = (1.6, 2.4), (0.6, 1.0)
 #: Networks to train: kind → seeds. Whether seed // 2 is even decides on random erasing, see :func:`train`.
-SEEDS: dict[Kind, tuple[int, ...]] = {kind: (0, 1, 2, 3) if kind == "clean" else (1, 2) for kind in KINDS}
+SEEDS: dict[Kind, tuple[int, ...]] = {kind: tuple(range(8)) if kind == "clean" else (1, 2) for kind in KINDS}
 #: Kind → how many opacities are drawn into each radiograph for training, and epochs: a shortcut is learnt sooner.
 DRAWS, EPOCHS = {"clean": 2}, {"clean": 24, "contrast": 16}
 
@@ -210,62 +207,6 @@ def split(films: Sequence[Film], trained: Iterable[str] | None = None, seed: int
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
-
-
-@cache
-def opacity(number: int) -> tuple[NDArray[np.int16], Mask]:
-    """What an opacity adds to a phantom, and the phantom's lungs: even numbers ground glass, odd a consolidation.
-
-    Returns
-    -------
-    (int16 array (128, 128), bool array (128, 128))
-        Grey levels.
-    """
-    # 104729: a prime, far from the seeds of the exam's own phantoms
-    plain = make_phantom(104729 + number, OPACITY_PX)
-    ill = make_phantom(104729 + number, OPACITY_PX, "consolidation" if number % 2 else "ground-glass")
-    return ill.pixels.astype(np.int16) - plain.pixels, plain.lungs
-
-
-def _sides(lungs: Mask) -> list[tuple[Mask, tuple[int, int, int, int]]]:
-    """Each lung and its box (left, top, width, height), from the picture's left to its right."""
-    _, labels, boxes, centres = cv2.connectedComponentsWithStats(lungs.astype(np.uint8), connectivity=8)
-    largest = 1 + np.argsort(boxes[1:, cv2.CC_STAT_AREA])[::-1][:2]
-    ordered = sorted(largest.tolist(), key=lambda k: float(centres[k][0]))
-    return [(labels == k, tuple(int(v) for v in boxes[k][:4])) for k in ordered]  # type: ignore[misc]
-
-
-def add_opacity(pixels: Grey, lungs: Mask, number: int, share: float = 1.0) -> Grey:
-    """A copy of a radiograph with an opacity of a phantom in its lungs.
-
-    Each lung of the phantom is stretched over the lung of the radiograph on the same side, box over box, and what the
-    opacity adds there is added here, as a share of the grey levels from lungs to densest tissue; nothing is added
-    outside `lungs`. The brighter a place already is, the less of it: film saturates.
-
-    Parameters
-    ----------
-    pixels : uint8 array (height, width)
-    lungs : bool array (height, width)
-        Two regions.
-    number : int
-        Of :func:`opacity`.
-    share : float
-        How much of it is mixed in.
-    """
-    added, own = opacity(number)
-    height, width = pixels.shape
-    field = np.zeros((height, width), np.float32)
-    for (_, source), (lung, target) in zip(_sides(own), _sides(lungs), strict=True):
-        left, top, wide, tall = source
-        part = added[top : top + tall, left : left + wide].astype(np.float32)
-        x, y, w, h = target
-        field[y : y + h, x : x + w] += cv2.resize(part, (w, h), interpolation=cv2.INTER_LINEAR) * lung[y : y + h, x : x + w]  # fmt: skip
-    # the outline of a real lung is soft; what the blur carries outside is cut
-    field = cv2.GaussianBlur(field, (0, 0), min(height, width) / 200) * lungs
-    low, high = float(np.percentile(pixels[lungs], 5)), float(np.percentile(pixels, 97))
-    change = share * field * max(high - low, 1.0) / PHANTOM_RANGE
-    level = pixels + change * np.clip((255.0 - pixels) / (255.0 - low), 0, 1)
-    return np.asarray(np.rint(np.clip(level, 0, 255)), np.uint8)
 
 
 def real_case(film: Film, diseased: bool) -> Case:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
 from cxnet.statistics import wilson
-from cxnet.verdict import TESTS, THRESHOLDS, Thresholds, thresholds
+from cxnet.verdict import ASKED, TESTS, THRESHOLDS, Thresholds, names_finding, thresholds
 
 FOLDER = Path(__file__).parent
 #: Detector → what it is. A higher value speaks more for a wrong reason.
@@ -40,10 +40,10 @@ PHANTOMS, REAL = "", "real-"
 #: Share of clean networks' right answers that may be accused where thresholds are chosen; half of the aim of 5 %, so
 #: that the other half of the networks and cases, which are few, keeps to it as well.
 ACCUSED = 0.025
-#: Names of classes that say that there is nothing, in small letters.
-NO_FINDING = frozenset({"normal", "no finding", "no findings", "negative", "healthy"})
 #: No test turns on less, as a share of the network's usual evidence: below it an answer has hardly moved.
 LEAST_EVIDENCE = 0.1
+#: An answer that drawn opacities take half of the usual evidence from has noticed them: what they may leave, at least.
+LEAST_LEFT = 0.5
 RESAMPLES = 1000
 
 
@@ -98,7 +98,7 @@ def caution(cls: str, verdict: str) -> str | None:
     str or None
         A sentence or two; None for other verdicts and classes.
     """
-    if verdict != "wrong reason" or cls.strip().lower() not in NO_FINDING:
+    if verdict != "wrong reason" or names_finding(cls):
         return None
     shares = stored(exam=REAL).info["shares"]
     entry = next(e for e in shares if (e["kind"], e["answer"], e["verdict"]) == ("clean", "normal", "wrong reason"))
@@ -122,10 +122,20 @@ def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> N
 
 def strengths(table: pd.DataFrame, limits: Thresholds) -> NDArray[np.float64]:
     """:attr:`cxnet.verdict.Verdict.strength` of every row under other thresholds."""
-    columns = [
-        (table[f"evidence_{name}"] / table["usual"]).to_numpy(np.float64) / getattr(limits, name) for name in TESTS
-    ]
-    return np.asarray(np.max([np.where(np.isfinite(c), c, -np.inf) for c in columns], axis=0), np.float64)
+    return np.asarray(
+        np.max([v / getattr(limits, name) for name, v in asked_values(table).items()], axis=0), np.float64
+    )
+
+
+def asked_values(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Evidence of each causal test by row, as a share of the usual; what was not asked of an answer is -inf."""
+    finding = table["answer"].map(names_finding).to_numpy(np.bool_)
+    found = {}
+    for name in TESTS:
+        values = (table[f"evidence_{name}"] / table["usual"]).to_numpy(np.float64)
+        asked = np.where(finding, name in ASKED[True], name in ASKED[False])
+        found[name] = np.where(asked & np.isfinite(values), values, -np.inf)
+    return found
 
 
 def auc(
@@ -180,10 +190,10 @@ def choose(table: pd.DataFrame, before: Thresholds, version: int, source: str) -
     the lowest at which the tests together accuse no more than they may. The same for z and lift of the map.
     """
     clean = table[table["kind"] == "clean"]
-    causal = {name: detector_values(clean, name, before) for name in TESTS}
+    causal = asked_values(clean)
     maps = {name: detector_values(clean, name, before) for name in ("map z", "map lift")}
-    lines = _lines(causal, LEAST_EVIDENCE)
-    low = _lines(maps, -np.inf)
+    lines = _lines(causal, {"opacity": LEAST_LEFT})
+    low = _lines(maps, dict.fromkeys(maps, -np.inf))
     return Thresholds(
         version=version,
         source=source,
@@ -195,16 +205,19 @@ def choose(table: pd.DataFrame, before: Thresholds, version: int, source: str) -
     )
 
 
-def _lines(values: Mapping[str, NDArray[np.float64]], least: float) -> dict[str, float]:
-    """A line for each detector at one common quantile, so that at most :data:`ACCUSED` of all rows reach a line."""
+def _lines(values: Mapping[str, NDArray[np.float64]], least: Mapping[str, float]) -> dict[str, float]:
+    """A line for each detector at one common quantile, so that at most :data:`ACCUSED` of all rows reach a line.
+
+    None lower than its `least`, :data:`LEAST_EVIDENCE` where that says nothing.
+    """
     count = len(next(iter(values.values())))
     ordered = {name: np.sort(v)[::-1] for name, v in values.items()}
     for above in range(round(ACCUSED * count), -1, -1):
         # two decimals, rounded up, are what the file holds
         lines = {
-            name: max(least, float(np.ceil(100 * np.nextafter(v[above], np.inf)) / 100))
+            name: max(least.get(name, LEAST_EVIDENCE), float(np.ceil(100 * np.nextafter(v[above], np.inf)) / 100))
             if np.isfinite(v[above])
-            else least
+            else least.get(name, LEAST_EVIDENCE)
             for name, v in ordered.items()
         }
         accused = np.any([v >= lines[name] for name, v in values.items()], axis=0)
@@ -223,6 +236,8 @@ def areas(table: pd.DataFrame, limits: Thresholds, resamples: int = RESAMPLES) -
             chosen = rows[rows["kind"].isin([kind, "clean"])] if kind != "all" else rows
             for detector in DETECTORS:
                 values = detector_values(chosen, detector, limits)
+                if not np.isfinite(values).any():
+                    continue  # nobody was put to this test
                 found.append(
                     {"answer": answer, "kind": kind, "detector": detector}
                     | area_with_interval(chosen, values, resamples)
@@ -235,7 +250,12 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
     failed = ~table["determined"].to_numpy(np.bool_) if "determined" in table else np.zeros(len(table), np.bool_)
-    names = np.select([failed, causal, outside], ["undetermined", "wrong reason", "suspicious map"], "none found")
+    # opacities alone turn both keys or none
+    others = pd.Series(strengths(table.assign(evidence_opacity=np.nan), limits) >= 1, index=table.index).to_numpy()
+    unknown = causal & ~others & ~outside
+    names = np.select(
+        [failed | unknown, causal, outside], ["undetermined", "wrong reason", "suspicious map"], "none found"
+    )
     return pd.Series(names, index=table.index)
 
 
@@ -352,12 +372,13 @@ def show(exam: Exam) -> str:
     lines = [
         f"Exam on {on} with thresholds version {exam.version}: {len(exam.cases)} right answers of {len(sat)} networks"
     ]
-    lines.append("\nROC AUC, cheating against clean networks, answers 'disease' [95 % interval]")
-    for entry in exam.info["areas"]:
-        if entry["answer"] == "disease" and entry["auc"] is not None:
-            lines.append(
-                f"{entry['detector']:>12} {entry['kind']:>12}  {entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
-            )
+    for answer in ("disease", "normal"):
+        lines.append(f"\nROC AUC, cheating against clean networks, answers '{answer}' [95 % interval]")
+        for entry in exam.info["areas"]:
+            if entry["answer"] == answer and entry["auc"] is not None:
+                lines.append(
+                    f"{entry['detector']:>12} {entry['kind']:>12}  {entry['auc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+                )
     lines.append(
         "\nCalled wrong reason, of the right answers"
         + ("" if "accused" in exam.info else " of the half that thresholds were not chosen on")

@@ -32,7 +32,7 @@ from cxnet.exam.results import CHOOSE, REPORT, RESAMPLES, Exam, conclude
 from cxnet.explain import Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.lungs import LungMask
-from cxnet.verdict import Thresholds, Verdict, judge, surroundings
+from cxnet.verdict import Thresholds, Verdict, judge, names_finding, surroundings, with_opacities
 
 #: A network that is right on less of what it was trained for has learnt nothing that could be audited.
 LEAST_ACCURACY = 0.9
@@ -77,9 +77,11 @@ def judge_case(
         pixels, lungs.mask, network, stack, target, markers=find_markers(pixels).mask, seed=seed, batch=32
     )
     changed = surroundings(pixels, lungs.mask, network, stack, target)
+    finding = names_finding(CLASSES[target])
+    drawn = () if finding else with_opacities(pixels, lungs.mask, network, stack, target)
     verdict = judge(
         {"grad-cam": Explanation("grad-cam", CLASSES[target], heatmap)}, {"grad-cam": scores}, causal, changed, lungs,
-        usual,
+        usual, finding=finding, drawn=drawn,
     )  # fmt: skip
     by_name = {score.name: score.value for score in scores}
     figures: dict[str, Any] = {

@@ -20,7 +20,7 @@ from cxnet.analysis import Analysis, panels, to_json
 from cxnet.audit import AuditScore
 from cxnet.exam import caution
 from cxnet.explain import METHODS, Explanation
-from cxnet.verdict import TESTS, CaseAudit, thresholds
+from cxnet.verdict import ASKED, TESTS, CaseAudit, thresholds
 
 #: Longer side of a picture in the report; the bundle holds all of its pixels.
 PICTURE_PX = 640
@@ -174,6 +174,7 @@ def _verdict(audit: CaseAudit | None, target: str) -> Section:
             number(float(getattr(limits, name) * verdict.usual)) if same else "of another version",
         )
         for name, says in TESTS.items()
+        if name in ASKED[verdict.finding]
     )
     return Section(
         title,

@@ -71,6 +71,7 @@ def test_a_link_then_another_run_then_back_then_claims_and_note(page: Any) -> No
     slider.focus()
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_text("Of 100,000 people tested 5,000 have it")).to_be_visible()
+    idle(page)  # meanwhile there are two charts
     expect(page.locator(".js-plotly-plot")).to_be_visible()
     idle(page)
     see_no_error(page)
