@@ -14,9 +14,8 @@ undetermined       something that the tests stand on has failed
 
 An answer that names no finding ("Normal", :data:`NO_FINDING`) has nothing in the lungs that could be taken away, so
 that the lungs alone need not carry it and their surroundings may. It is put to other tests (:data:`ASKED`): a marker or
-the border, and whether it moves when opacities are drawn into the lungs. One that does not move may also come from a
-network that does not know such opacities, so this test turns both keys or none: with the maps outside the lungs it is
-a wrong reason, without them it is undetermined.
+the border, and whether it moves when opacities are drawn into the lungs. If it does not, the network may look elsewhere
+or may not know such opacities. So that test accuses nobody: it keeps such an answer from *none found*.
 
 All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are
 shares of the evidence that the network's answers usually have (:func:`usual_evidence`): logits of one network are not
@@ -178,7 +177,7 @@ class Evidence:
         return MappingProxyType({name: getattr(self, name) for name in TESTS})
 
     def strength(self, limits: Thresholds, usual: float, finding: bool = True) -> float | None:
-        """Largest evidence over its threshold: from 1 on the causal key turns. None if nothing could be tried.
+        """Largest evidence over its threshold: from 1 on a test turns. None if nothing could be tried.
 
         Of the tests that an answer is put to which names a `finding`, or none.
         """
@@ -193,7 +192,7 @@ TESTS = {
     "marker": "the answer hangs on burned-in text or a marker",
     "border": "the answer hangs on the border of the picture",
     "appearance": "the answer hangs on contrast, brightness or sharpness outside the lungs",
-    "opacity": "the answer stays when opacities are drawn into the lungs",
+    "opacity": "the answer stays when opacities are drawn into the lungs: the network looks elsewhere or does not know them",
 }
 #: Whether an answer names a finding → the causal tests that it is put to.
 ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker", "border", "opacity")}
@@ -234,7 +233,7 @@ class Verdict:
 
     @property
     def strength(self) -> float:
-        """Largest causal evidence over its threshold; from 1 on the causal key turns. 0 if nothing could be tried."""
+        """Largest causal evidence over its threshold; from 1 on a test turns. 0 if nothing could be tried."""
         return self.evidence.strength(thresholds(), self.usual, self.finding) or 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -442,7 +441,9 @@ def judge(
     lines = limits.lines(usual)
     asked = {name: found.values[name] for name in ASKED[finding]}
     turned = [name for name, value in asked.items() if value is not None and value >= lines[name]]
-    causal_key = None if found.strength(limits, usual, finding) is None else bool(turned)
+    tried = found.strength(limits, usual, finding) is not None
+    accused = [name for name in turned if name != "opacity"]
+    causal_key = bool(accused) if tried and (accused or not turned) else None
     map_key, facts = _map_key(explanations, scores, limits)
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
@@ -451,17 +452,14 @@ def judge(
     name: Name
     if not lungs.ok:
         name, facts = "undetermined", [f"the lung outline may be wrong: {'; '.join(lungs.reasons)}", *facts]
-    elif causal_key is None:
+    elif not tried:
         name, facts = "undetermined", ["no causal test could be made", *facts]
-    elif turned == ["opacity"] and not map_key:
-        name = "undetermined"
-        facts.append("the network may not know drawn opacities, and no map shows that it looks elsewhere")
     elif causal_key:
         name = "wrong reason"
         if map_key is not None:
             facts.append("the maps show it" if map_key else "the maps do not show it")
     else:
-        name = "suspicious map" if map_key else "none found"
+        name = "suspicious map" if map_key else "undetermined" if turned else "none found"
     return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version, finding)
 
 

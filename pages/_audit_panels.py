@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from cxnet import wrong_reasons
-from cxnet.exam import caution
 from cxnet.runs import Run
 from cxnet.statistics import Metric
 from cxnet.wrong_reasons import PROPERTIES, WRONG, PairedReasons, PropertyAuc, Rate, StoredAudit
@@ -135,14 +134,6 @@ def headline(audit: StoredAudit) -> None:
         )
         + " An answer without a wrong reason found is not proven right. Undetermined answers stay in the denominator."
     )
-    cautions(audit)
-
-
-def cautions(audit: StoredAudit) -> None:
-    """What the exam says against some of these verdicts."""
-    for cls in audit.classes:
-        if doubt := caution(cls, WRONG):
-            st.warning(doubt, icon=":material/warning:")
 
 
 def rate_frame(found: Sequence[Rate], part: str) -> pd.DataFrame:

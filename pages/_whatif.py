@@ -19,20 +19,20 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cxnet.analysis import Analysis, Models
-from cxnet.audit import FILLS, find_markers, hide, lung_region, pad_border, remove
+from cxnet.audit import FILLS, add_opacity, find_markers, hide, lung_region, pad_border, remove, two_lungs
 from cxnet.audit.appearance import answers
 from cxnet.audit.causal import BORDERS, CONTROLS, MODES_DIFFER
 from cxnet.audit.edits import Edit, Fill, control_paddings, control_removals
+from cxnet.audit.opacities import DRAWN, STRENGTH
 from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
-from cxnet.exam import caution
 from cxnet.lungs import look_at
 from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _session
 from pages._viewer import Box
 
-Kind = Literal["marker", "background", "lungs", "border", "box"]
+Kind = Literal["marker", "background", "lungs", "border", "opacity", "box"]
 Floats = NDArray[np.float64]
 
 #: Kind of edit → what its button says.
@@ -41,6 +41,7 @@ KINDS: dict[Kind, str] = {
     "background": "Blank the background",
     "lungs": "Blank the lungs",
     "border": "Pad over the border",
+    "opacity": "Draw an opacity",
     "box": "Hide the box",
 }
 FEW_CONTROLS = 5
@@ -49,9 +50,11 @@ BATCH = 8
 THUMBNAIL_PX = 480
 
 NO_MARKER = "no text, marker or arrow was found in this radiograph"
+NO_TWO_LUNGS = "no two lungs were found in this radiograph"
 NO_LUNGS = "no lungs were found in this radiograph"
 NO_BOX = "no box was drawn: press “Draw a box” above the pictures, then drag on one"
 NO_ROOM = "there is no room elsewhere for patches of the same shape and the same share of lung"
+DRAWN_BEFORE = "an opacity is drawn into a radiograph, not into an enhanced picture"
 PART_ONLY = "the network is shown a part of the radiograph only, so there is no whole enhanced picture to edit"
 
 
@@ -67,6 +70,8 @@ class Request:
         What hidden parts are replaced with.
     width : float
         Of the border, as a fraction of each side.
+    number : int
+        Of the opacity, of :data:`cxnet.audit.opacities.DRAWN`.
     box : tuple of int or None
         Left, top, right and bottom in pixels of the radiograph.
     controls : int
@@ -76,6 +81,7 @@ class Request:
     kind: Kind
     fill: Fill = "mean"
     width: float = BORDERS[1]
+    number: int = DRAWN[0]
     box: Box | None = None
     controls: int = FEW_CONTROLS
 
@@ -152,7 +158,7 @@ def try_edit(analysis: Analysis, models: Models, request: Request) -> Outcome:
         return classifier.prepare(look_at(grey, analysis.lungs, classifier.card.region)[0], enhancement)
 
     edited = edit(pixels)
-    whole = classifier.card.region == "full"
+    whole = classifier.card.region == "full" and request.kind != "opacity"
     stacks = [stack(edited), *(stack(control(pixels)) for control in controls)]
     if whole:
         channels = [edit(np.ascontiguousarray(channel)) for channel in analysis.stack.transpose(2, 0, 1)]
@@ -196,6 +202,10 @@ def _edits(analysis: Analysis, request: Request) -> tuple[Edit, tuple[Edit, ...]
         edit = partial(hide, hidden=_mask(request.box, pixels.shape), fill=request.fill)
         controls = tuple(partial(hide, hidden=_mask(box, pixels.shape), fill=request.fill) for box in boxes)
         return edit, controls, None if controls else NO_ROOM
+    if request.kind == "opacity":
+        if not two_lungs(lungs):
+            return NO_TWO_LUNGS
+        return partial(add_opacity, lungs=lungs, number=request.number, share=STRENGTH), (), None
     if not lungs.any():
         return NO_LUNGS
     region = lung_region(lungs, "hull")
@@ -267,7 +277,8 @@ VERDICTS = {
     "undetermined": "Undetermined: something that the tests stand on has failed",
 }
 NAMES = {True: "a finding", False: "no finding"}
-TURNED = {True: "turned", False: "did not turn", None: "could not be tried"}
+TURNED = {True: "turned", False: "did not turn", None: "could not be read"}
+OPACITY_TITLES = {0: "Ground glass", 1: "Consolidation"}
 FILL_TITLES = {"mean": "the mean grey", "blur": "a strong blur", "noise": "noise"}
 
 
@@ -339,14 +350,19 @@ def what_if(analysis: Analysis, models: Models, box: Box | None) -> None:
             st.selectbox, "Width of the border", "whatif-width", BORDERS[1], list(BORDERS),
             format_func=lambda share: f"{100 * share:.0f} % of each side", width=200,
         )  # fmt: skip
+        number = _session.setting(
+            st.selectbox, "Drawn opacity", "whatif-opacity", DRAWN[0], list(DRAWN),
+            format_func=lambda n: f"{OPACITY_TITLES[n % 2]} {1 + DRAWN.index(n) // 2}", width=200,
+        )  # fmt: skip
     asked_for, kind, controls = st.session_state.get("whatif-asked", (None, "marker", FEW_CONTROLS))
     if asked_for != sha256:
         st.caption(
-            "Each button takes something away from the radiograph and asks the network again. "
+            "Each button takes something away from the radiograph, or draws an opacity into its lungs, and asks the network "
+            "again. "
             "To hide a part of your own choice, press “Draw a box” above the pictures."
         )
         return
-    request = Request(kind, fill, width, box if kind == "box" else None, controls)
+    request = Request(kind, fill, width, number, box if kind == "box" else None, controls)
     with st.spinner("Asking the network again …", show_time=False):
         found = outcome_of(analysis, models, request)
     show(found, sha256)
@@ -394,7 +410,8 @@ def show(found: Outcome, sha256: str) -> None:
         )
         compare(found.classes, found.before, found.recompute, found.frozen)
         if found.frozen is None:
-            st.caption(f"No figure with frozen enhancement: {PART_ONLY}.")
+            why = DRAWN_BEFORE if found.request.kind == "opacity" else PART_ONLY
+            st.caption(f"No figure with frozen enhancement: {why}.")
         elif found.disagreeing:
             st.warning(
                 f"Recomputed and frozen enhancement differ by more than {MODES_DIFFER} for "
@@ -413,7 +430,7 @@ def show(found: Outcome, sha256: str) -> None:
 def _controls(found: Outcome, sha256: str) -> None:
     """What the same edit does elsewhere."""
     kind, count = found.request.kind, len(found.controls)
-    if kind in ("background", "lungs"):
+    if kind in ("background", "lungs", "opacity"):
         return
     if not count:
         st.caption(f"No controls: {found.controls_reason}.")
@@ -491,8 +508,6 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
         f"For the answer **{analysis.target}**: the map key **{TURNED[verdict.map_key]}**, the causal key "
         f"**{TURNED[verdict.causal_key]}**."
     )
-    if doubt := caution(analysis.target, verdict.name):
-        st.warning(doubt, icon=":material/warning:")
     if verdict.facts:
         st.markdown("\n".join(f"- {fact[0].upper()}{fact[1:]}" for fact in verdict.facts))
     _evidence(verdict)

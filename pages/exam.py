@@ -8,7 +8,7 @@ from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet.exam import DETECTORS, PHANTOMS, REAL, caution, stored  # noqa: E402
+from cxnet.exam import DETECTORS, PHANTOMS, REAL, stored  # noqa: E402
 from cxnet.exam.results import REPORT  # noqa: E402
 from cxnet.verdict import thresholds  # noqa: E402
 from pages import _panels  # noqa: E402
@@ -25,8 +25,9 @@ ANSWERS = {"disease": "Diseased (the shortcut is there)", "normal": "Normal (the
 #: Answer → why its verdict leaves tests out.
 UNASKED = {
     "normal": " An answer that names no finding has nothing in the lungs that could be taken away: the verdict does not ask "
-    "background and appearance of it, but whether it moves when opacities are drawn into the lungs. That test turns the verdict "
-    "only where the map lies outside the lungs as well."
+    "background and appearance of it, but whether it moves when opacities are drawn into the lungs. A network "
+    "that it does not move may look elsewhere or not know drawn opacities, so this test accuses nobody: it only keeps such an "
+    "answer from “none found”."
 }
 EXAMS = {PHANTOMS: "Synthetic radiographs", REAL: "Real radiographs, planted"}
 
@@ -87,8 +88,6 @@ innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (sh
 blamed = exam.info.get("accused")
 limits = f", 95 % interval {100 * blamed['low']:.1f} to {100 * blamed['high']:.1f} %" if blamed else ""
 third.caption(f"such answers of clean networks called wrong reason; of diseased and normal {told(innocent)}{limits}")
-if answer == "normal" and (doubt := caution("normal", "wrong reason")):
-    st.warning(doubt, icon=":material/warning:")
 
 st.subheader("Which test sees which shortcut")
 kind = st.selectbox(

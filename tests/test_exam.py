@@ -98,9 +98,9 @@ def test_stored_usual_evidence_is_that_of_the_network(stored: exam.Exam) -> None
 
 def test_strength_of_a_row_is_that_of_its_verdict(stored: exam.Exam) -> None:
     some = stored.cases.iloc[::50]
+    some = some[some["answer"] == "disease"]
     causal = strengths(some, thresholds()) >= 1
-    assert (causal == some["verdict"].isin(["wrong reason", "undetermined"])).all()
-    assert (some["answer"][some["verdict"] == "undetermined"] == "normal").all()
+    assert (causal == (some["verdict"] == "wrong reason")).all()
 
 
 def test_inference_in_numpy_agrees_with_keras() -> None:
@@ -146,12 +146,12 @@ def test_thresholds_by_hand() -> None:
     assert (exam.verdicts(normal, limits) == "none found").all()
 
 
-def test_drawn_opacities_alone_need_the_map_by_hand() -> None:
+def test_drawn_opacities_accuse_nobody_by_hand() -> None:
     table = pd.DataFrame({"answer": "normal", "usual": 2.0, "z": [1.0, -1.0, 1.0, -1.0], "lift": 2.0})
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS})
     table["evidence_opacity"] = [2.0, 2.0, 0.1, 0.1]  # two answers stay, two give way
     limits = replace(thresholds(), opacity=0.5)
-    assert exam.verdicts(table, limits).tolist() == ["undetermined", "wrong reason", "none found", "suspicious map"]
+    assert exam.verdicts(table, limits).tolist() == ["undetermined", "suspicious map", "none found", "suspicious map"]
     table["evidence_marker"] = [9.0, None, 9.0, None]
     assert exam.verdicts(table, limits).tolist()[::2] == ["wrong reason"] * 2
 

@@ -73,22 +73,12 @@ def test_stored_verdicts_are_those_of_the_shipped_thresholds(stored: exam.Exam) 
 
 def test_the_aims_of_the_exam(stored: exam.Exam) -> None:
     areas = {(e["answer"], e["kind"], e["detector"]): e["auc"] for e in stored.info["areas"]}
-    assert areas["disease", "all", "two keys"] >= 0.9
+    assert areas["disease", "all", "two keys"] >= 0.9 and areas["normal", "all", "two keys"] >= 0.9
     clean = stored.cases[stored.cases["kind"] == "clean"]
     accused = (clean["verdict"] == "wrong reason").groupby(clean["answer"]).mean()
-    assert accused["disease"] <= 0.05
+    assert accused["disease"] <= 0.05 and accused["normal"] <= 0.05
     assert stored.info["accused"]["count"] == (clean["verdict"] == "wrong reason").sum()
     assert stored.info["accused"]["of"] == len(clean)
-
-
-def test_where_the_aim_is_missed_the_product_says_so(stored: exam.Exam) -> None:
-    """Answers that name no finding are accused too easily on real radiographs."""
-    normal = stored.cases[(stored.cases["kind"] == "clean") & (stored.cases["answer"] == "normal")]
-    accused = int((normal["verdict"] == "wrong reason").sum())
-    for cls in ("Normal", "No Finding"):
-        told = exam.caution(cls, "wrong reason")
-        assert told is not None and f"{accused} of {len(normal)} " in told and cls in told
-    assert exam.caution("COVID-19", "wrong reason") is None and exam.caution("Normal", "none found") is None
 
 
 def test_only_networks_that_do_what_their_kind_must_are_judged(stored: exam.Exam) -> None:

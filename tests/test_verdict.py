@@ -118,16 +118,13 @@ def test_an_answer_without_a_finding_that_drawn_opacities_move_is_not_accused(pl
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [((2, 4), "wrong reason"), ((48, 32), "undetermined"), (None, "undetermined")]
+    ("place", "name"), [((2, 4), "suspicious map"), ((48, 32), "undetermined"), (None, "undetermined")]
 )
-def test_an_answer_without_a_finding_that_never_moves_is_accused_with_the_map_alone(
-    place: tuple[int, int] | None, name: str
-) -> None:
+def test_an_answer_without_a_finding_that_never_moves_is_not_cleared(place: tuple[int, int] | None, name: str) -> None:
     found = normal(lambda x: np.tile([3.0, 0.0], (len(x), 1)), None if place is None else spot(*place))
-    assert (found.name, found.causal_key) == (name, True)
+    assert (found.name, found.causal_key) == (name, None) and found.strength >= 1
     assert found.evidence.opacity == pytest.approx(found.usual)  # drawn opacities leave all of it
     assert any("opacities are drawn" in fact for fact in found.facts)
-    assert any("may not know" in fact for fact in found.facts) == (name == "undetermined")
 
 
 def test_what_surrounds_the_lungs_is_not_held_against_an_answer_without_a_finding() -> None:

@@ -20,6 +20,7 @@ from streamlit.testing.v1 import AppTest
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, load_models
 from cxnet.audit import find_markers, hide, lung_region, pad_border, remove
+from cxnet.audit.opacities import DRAWN, STRENGTH, add_opacity
 from cxnet.classifier import softmax
 from cxnet.lungs import LungMask
 from cxnet.phantom import SAMPLES
@@ -54,6 +55,7 @@ def by_hand(kind: str) -> np.ndarray:
         "lungs": lambda: hide(pixels, lung_region(lungs, "hull"), "mean"),
         "border": lambda: pad_border(pixels, 0.05),
         "box": lambda: hide(pixels, box, "mean"),
+        "opacity": lambda: add_opacity(pixels, analysed().lungs.mask, DRAWN[0], STRENGTH),
     }
     return edits[kind]()
 
@@ -68,7 +70,8 @@ def test_probabilities_are_the_networks_for_the_edited_picture(kind: Any) -> Non
     np.testing.assert_allclose(found.recompute, direct, atol=1e-4)
     np.testing.assert_array_equal(found.before, analysed().prediction.probabilities)
     assert found.area == pytest.approx((edited != analysed().radiograph.pixels).mean())
-    assert len(found.controls) == (0 if kind in ("background", "lungs") else 2)
+    assert len(found.controls) == (0 if kind in ("background", "lungs", "opacity") else 2)
+    assert (found.frozen is None) == (kind == "opacity")
     assert found.flips == (direct.argmax() != found.before.argmax())
     p, q = (probabilities[found.classes.index(found.target)] for probabilities in (found.before, direct))
     assert found.drop == pytest.approx(np.log(p / (1 - p)) - np.log(q / (1 - q)), abs=1e-3)
@@ -99,6 +102,7 @@ def test_what_is_undefined_says_why() -> None:
     for kind in ("lungs", "background"):
         found = try_edit(blind, models(), Request(kind))
         assert (found.reason, found.recompute, found.flips) == (_whatif.NO_LUNGS, None, False)
+    assert try_edit(blind, models(), Request("opacity")).reason == _whatif.NO_TWO_LUNGS
     everything = try_edit(plain, models(), Request("box", box=(0, 0, 320, 320)))
     assert (everything.controls, everything.controls_reason) == ((), _whatif.NO_ROOM)
 
@@ -223,6 +227,10 @@ def test_buttons_of_the_page() -> None:
         assert list(table["After, frozen"]) == [f"{p:.3f}" for p in kept.frozen]
         assert any(m.value.startswith(f"**{KINDS[kind]}**") for m in at.markdown)
     assert any("**5 control edits** of the same area" in m.value for m in at.markdown)
+    at.selectbox(key="set-whatif-opacity").set_value(DRAWN[1]).run()
+    press(at, "whatif-opacity")
+    assert list(at.session_state["whatif-outcomes"].values())[-1].request == Request("opacity", number=DRAWN[1])
+    assert any(_whatif.DRAWN_BEFORE in caption.value for caption in at.caption)
     press(at, "whatif-box")
     assert any(_whatif.NO_BOX in info.value for info in at.info)
     assert not at.table

@@ -84,31 +84,6 @@ def stored(folder: Path = FOLDER, exam: str = PHANTOMS) -> Exam:
         raise DatasetError(f"The exam's results cannot be read ({error}); restore them from the repository.") from error
 
 
-def caution(cls: str, verdict: str) -> str | None:
-    """What the exam on real radiographs says against a verdict "wrong reason" on an answer that names no finding.
-
-    Parameters
-    ----------
-    cls : str
-        Class of the answer.
-    verdict : str
-
-    Returns
-    -------
-    str or None
-        A sentence or two; None for other verdicts and classes.
-    """
-    if verdict != "wrong reason" or names_finding(cls):
-        return None
-    shares = stored(exam=REAL).info["shares"]
-    entry = next(e for e in shares if (e["kind"], e["answer"], e["verdict"]) == ("clean", "normal", "wrong reason"))
-    return (
-        f"Do not rely on a wrong reason for “{cls}”: in the exam on real radiographs {entry['count']} of {entry['of']} "
-        "right answers “normal” of networks without a shortcut were accused, perhaps because such an answer has nothing in "
-        "the lungs that could be taken away."
-    )
-
-
 def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> NDArray[np.float64]:
     """How strongly a detector speaks for a wrong reason, by row; what is undefined speaks least: -inf."""
     if detector in ("map z", "map lift"):
@@ -250,11 +225,11 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
     failed = ~table["determined"].to_numpy(np.bool_) if "determined" in table else np.zeros(len(table), np.bool_)
-    # opacities alone turn both keys or none
-    others = pd.Series(strengths(table.assign(evidence_opacity=np.nan), limits) >= 1, index=table.index).to_numpy()
-    unknown = causal & ~others & ~outside
+    accused = strengths(table.assign(evidence_opacity=np.nan), limits) >= 1  # drawn opacities accuse nobody
     names = np.select(
-        [failed | unknown, causal, outside], ["undetermined", "wrong reason", "suspicious map"], "none found"
+        [failed, accused, outside, causal],
+        ["undetermined", "wrong reason", "suspicious map", "undetermined"],
+        "none found",
     )
     return pd.Series(names, index=table.index)
 
@@ -280,7 +255,7 @@ def conclude(
         "thresholds": asdict(limits),
         "networks": networks,
         "areas": areas(report, limits, resamples),
-        "shares": shares(table, limits, ("wrong reason", "suspicious map")),
+        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined")),
     }
     return Exam(info, table.reset_index(drop=True)), limits
 
