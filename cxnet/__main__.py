@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import errno
 import hashlib
+import io
 import os
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 from cxnet import __version__
 from cxnet.errors import CxnetError, RadiographError, SettingsError
 from cxnet.radiograph import MAX_BYTES, open_radiograph, open_radiographs
+from cxnet.writing import refusal, write_files
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,10 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(error)
         return 2
     except OSError as error:
-        where = f"{error.filename} cannot be read or written" if error.filename else "A file cannot be read or written"
-        what = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check path and permissions"
-        told = f"{where} ({error.strerror or type(error).__name__}); {what} and run the command again."
-        _complain(SettingsError(told))
+        _complain(refusal(error))
         return 2
 
 
@@ -107,8 +103,7 @@ def _analyse(options: argparse.Namespace) -> int:
     if options.target is not None and options.target not in models.classifier.classes:
         raise SettingsError(f"Unknown class {options.target!r}; choose from {', '.join(models.classifier.classes)}.")
     analysis = analyse(open_radiograph(options.file), models, settings)
-    with _whole_files(options.out) as folder:
-        write(analysis, folder)
+    write(analysis, options.out)
     for name, probability in zip(analysis.card.classes, analysis.prediction.probabilities, strict=True):
         print(f"model output for {name}: {probability:.3f}")
     print(f"explained class: {analysis.target}; written to {options.out}")
@@ -151,8 +146,7 @@ def _report(options: argparse.Namespace) -> int:
     models = load_models(options.model)
     analysis = analyse(radiograph, models, settings)
     audit = verdict.audit(analysis, models, options.audit) if options.audit else None
-    with _whole_files(options.out) as folder:
-        report.write(analysis, folder, audit)
+    report.write(analysis, options.out, audit)
     print(f"explained class: {analysis.target}; report.html, report.pdf and bundle.zip written to {options.out}")
     return 0
 
@@ -179,7 +173,7 @@ def _predict(options: argparse.Namespace) -> int:
                     row[f"probability_{cls}"] = f"{probability:.8f}"
                 row["predicted_class"] = prediction.predicted
             rows.append(row)
-    _write_table(options.csv, columns, rows)
+    write_files(options.csv.parent, {options.csv.name: _table(columns, rows)})
     print(f"{len(rows) - failed} of {len(rows)} radiographs done; written to {options.csv}")
     return 1 if failed else 0
 
@@ -194,25 +188,12 @@ def _checksum(file: Path) -> str:
         return ""
 
 
-@contextmanager
-def _whole_files(folder: Path) -> Iterator[Path]:
-    """A folder to write to; its files are moved to ``folder`` once all of them are whole, so that no half-written one
-    ever stands there, and what stood there stays if the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".cxnet-") as partial:
-        yield Path(partial)
-        for file in sorted(Path(partial).iterdir()):
-            os.replace(file, folder / file.name)
-
-
-def _write_table(path: Path, columns: list[str], rows: Iterable[dict[str, str]]) -> None:
-    with (
-        _whole_files(path.parent) as folder,
-        (folder / path.name).open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def _table(columns: list[str], rows: Iterable[dict[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _lungs(options: argparse.Namespace) -> int:
@@ -223,7 +204,6 @@ def _lungs(options: argparse.Namespace) -> int:
     if twice:
         raise SettingsError(f"Several files would be written as {twice[0]}.png; give them in separate calls.")
     segmenter = LungSegmenter()
-    options.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for file in options.files:
         try:
@@ -233,8 +213,7 @@ def _lungs(options: argparse.Namespace) -> int:
             _complain(error, file)
             continue
         picture = lungs.mask.astype(np.uint8) * 255
-        with _whole_files(options.out) as folder:
-            (folder / f"{file.stem}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        write_files(options.out, {f"{file.stem}.png": cv2.imencode(".png", picture)[1].tobytes()})
         for reason in lungs.reasons:
             print(f"{file}: check the mask: {reason}", file=sys.stderr)
     print(f"{len(stems) - failed} of {len(stems)} masks written to {options.out}")
@@ -395,6 +374,10 @@ def _add_audit(commands: Any) -> None:
     audit.add_argument(
         "--tier", choices=("fast", "full"), default="fast", help="fast: map and figures; full: causal tests and verdict"
     )
+    audit.add_argument("--lime", action="store_true", help="explain every case with LIME too; several times as long")
+    audit.add_argument(
+        "--lime-seeds", type=int, metavar="N", help="run LIME with N seeds and tell how stable it is; one when left out"
+    )
     how = audit.add_mutually_exclusive_group()
     how.add_argument("--workers", type=int, metavar="N", help="processes of this machine; one a core when left out")
     how.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, as tcp://host:8786")
@@ -408,7 +391,10 @@ def _audit(options: argparse.Namespace) -> int:
     def say(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
-    planned = plan(options.source, options.images, options.model, options.tier)
+    if options.lime_seeds is not None and (options.lime_seeds < 1 or not options.lime):
+        raise SettingsError("--lime-seeds goes with --lime and must be at least 1.")
+    lime_seeds = (options.lime_seeds or 1) if options.lime else 0
+    planned = plan(options.source, options.images, options.model, options.tier, lime_seeds=lime_seeds)
     workers = options.workers if options.workers is not None else os.cpu_count() or 1
     try:
         path, failed = run_audit(planned, options.out, workers=workers, scheduler=options.scheduler, say=say)

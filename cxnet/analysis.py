@@ -19,6 +19,7 @@ It holds neither times nor paths: the same file, settings, weights and seed give
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,7 @@ from cxnet.lungs import Crop, LungMask, LungSegmenter, look_at
 from cxnet.radiograph import Radiograph
 from cxnet.runs import folders, list_runs
 from cxnet.weights import Card, cards, fold_card
+from cxnet.writing import write_files
 
 NOTICE = "Research and teaching only. Not a medical device; do not use it for diagnosis or patient care."
 SCHEMA = 1
@@ -341,11 +343,24 @@ def panels(analysis: Analysis, colour_map: str = "inferno", opacity: float = 0.3
     return pictures
 
 
-def write(analysis: Analysis, folder: Path) -> None:
-    """Write ``analysis.json``, ``heatmaps.npz`` (raw float32, model's frame, by method) and a PNG for every panel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "analysis.json").write_text(dumps(analysis), "utf-8")
+def files(analysis: Analysis) -> dict[str, bytes]:
+    """What :func:`write` writes, by file name: ``analysis.json``, ``heatmaps.npz`` (raw float32, model's frame, by
+    method, and the bool array "lungs") and a PNG for every panel."""
+    buffer = io.BytesIO()
     arrays: dict[str, Any] = {method: e.heatmap for method, e in analysis.explanations.items()}
-    np.savez_compressed(folder / "heatmaps.npz", **arrays, lungs=analysis.model_lungs)
+    np.savez_compressed(buffer, **arrays, lungs=analysis.model_lungs)
+    found = {"analysis.json": dumps(analysis).encode(), "heatmaps.npz": buffer.getvalue()}
     for name, picture in panels(analysis).items():
-        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+        found[f"{name}.png"] = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+    return found
+
+
+def write(analysis: Analysis, folder: Path) -> None:
+    """Write :func:`files` to a folder, all of them or none.
+
+    Raises
+    ------
+    SettingsError
+        If a file cannot be written; the folder then holds what it held before.
+    """
+    write_files(folder, files(analysis))

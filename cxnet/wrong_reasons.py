@@ -17,14 +17,23 @@ model, model_sha256        which network was asked
 error                      why there are no figures, as a sentence; null where all went well
 evidence <test> *          in logits; null where a test could not be made
 usual evidence *           logits over chance that the network's answers usually have
-strength *                 largest evidence over its line: from 1 on the causal key turned
+strength *                 largest evidence over its line: from 1 on a test turned
 background_probability *   of the predicted class, with the lungs' hull hidden; median over the fills
 lungs_probability *        of the predicted class, with all but the lungs' hull hidden; median over the fills
 verdict *, facts *         of :mod:`cxnet.verdict`; facts as a JSON list
 thresholds_version *
+lime_r2 †                  fit of LIME's surrogate: R² on held-out samples, or its own where there are none
+lime_samples †             perturbed pictures that LIME took
+lime_stable †              whether its leading superpixels had settled
+lime_in_lung/_lift/_z †    the figures of LIME's map, its positive part; null where `lime_reason` † says why
+cam_lime †                 rank correlation of Grad-CAM and LIME over the superpixels, -1 to 1: the lower, the
+                           less they agree; null where `cam_lime_reason` † says why
+lime_vsi †                 VSI of LIME's five leading superpixels over the seeds, 0 to 1; with two seeds or more
 ========================== ===========================================================================
 
-Those marked * are in full audits only. Nothing here imports a deep-learning framework.
+Those marked * are in full audits only, those marked † only in audits with ``--lime``, whose ``.json`` says
+`lime_seeds`. There the map key turns only when every map that can be read lies outside the lungs, Grad-CAM's and
+LIME's, so verdicts with and without LIME are not to be compared. Nothing here imports a deep-learning framework.
 
 References
 ----------

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from cxnet.errors import CxnetError
 from cxnet.runs import Run
-from pages import _gallery_cards, _session, _store
+from cxnet.wrong_reasons import audits_of
+from pages import _audit_panels, _gallery_cards, _session, _store
 
 URL_KEYS = ("sort", "source", "view", "verdict", "cards", "page")
 FILTERS = {"source": "Source", "view": "View", "verdict": "Verdict"}
@@ -28,13 +30,20 @@ SORTS = {
     "lift-down": ("lift", False, "Highest lift first"),
     "confidence-down": ("confidence", False, "Most confident first"),
     "confidence-up": ("confidence", True, "Least confident first"),
-    "cam-lime-up": ("cam_lime", True, "CAM and LIME disagree most"),
-    "cam-lime-down": ("cam_lime", False, "CAM and LIME agree most"),
+    "cam-lime-up": ("cam_lime", True, "CAM-LIME disagreement first"),
+    "cam-lime-down": ("cam_lime", False, "CAM-LIME agreement first"),
 }
-HELP = {
-    "sort": "z and lift tell whether more of the map lies in the lungs than chance would put there: z against copies of "
+SORT_HELP = (
+    "z and lift tell whether more of the map lies in the lungs than chance would put there: z against copies of "
     "the map shifted at random (0 is chance), lift against an even map (1 is chance)."
-}
+)
+LIME_HELP = (
+    " CAM-LIME agreement is the rank correlation of Grad-CAM and LIME over superpixels: 1 where they put them in the "
+    "same order, 0 is chance. R² tells how well LIME's surrogate follows the network: where it is low, LIME says "
+    "little. Cases without agreement come last."
+)
+#: What the gallery takes from a stored audit with LIME.
+_OF_LIME = ("cam_lime", "cam_lime_reason", "lime_r2")
 _ANY = ""
 _SHOWN = "gallery-shown"
 
@@ -48,18 +57,21 @@ def gallery(run: Run, rows: pd.DataFrame) -> None:
     run : Run
     rows : DataFrame
         Some rows of ``run.results(fold)``, with any of the optional columns missing or null; besides those of
-        :mod:`cxnet.runs` the columns ``verdict``, ``cam_lime`` (rank correlation of Grad-CAM and LIME) and
-        ``background_probability`` are shown where they are there.
+        :mod:`cxnet.runs` the columns ``verdict``, ``background_probability`` and ``cam_lime`` with
+        ``cam_lime_reason`` and ``lime_r2`` (:mod:`cxnet.wrong_reasons`) are shown where they are there; the last three
+        are taken from the run's stored audit when they are not.
     """
     if rows.empty:
         st.info("There is no case here.", icon=":material/inbox:")
         return
+    rows = with_agreement(run, rows)
     chosen: dict[str, str | None] = {}
     orders = orders_of(rows)
+    explained = SORT_HELP + (LIME_HELP if "cam-lime-up" in orders else "")
     filters = filters_of(rows)
     sizes = PAGE_SIZES if len(rows) > int(PAGE_SIZES[0]) else ()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        order = _choice("Sort", "sort", orders, orders[0], chosen, 270)
+        order = _choice("Sort", "sort", orders, orders[0], chosen, 270, explained)
         size = _choice("Cards", "cards", sizes, USUAL_SIZE, chosen, 90) if sizes else USUAL_SIZE
         kept = np.ones(len(rows), np.bool_)
         for name, values in filters.items():
@@ -80,6 +92,26 @@ def gallery(run: Run, rows: pd.DataFrame) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- order, filters
+
+
+def with_agreement(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the agreement of Grad-CAM and LIME from the run's stored audit, the full one first, where one has it.
+
+    A damaged audit is left to the page of audits: the cases can be seen without it.
+    """
+    if "cam_lime" in rows.columns:
+        return rows
+    keys = ["case", "fold"]
+    for tier in audits_of(run.folder):
+        try:
+            table = _audit_panels.opened(run, tier).table
+        except CxnetError:
+            continue
+        if {*keys, "cam_lime"} <= set(table.columns):
+            names = [name for name in _OF_LIME if name in table.columns]
+            found = table[[*keys, *names]].drop_duplicates(keys)
+            return rows.drop(columns=names, errors="ignore").merge(found, on=keys, how="left", sort=False)
+    return rows
 
 
 def confidence(rows: pd.DataFrame) -> pd.Series:
@@ -133,7 +165,13 @@ def filters_of(rows: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _choice(
-    label: str, key: str, allowed: Sequence[str], usual: str, chosen: dict[str, str | None], width_px: int
+    label: str,
+    key: str,
+    allowed: Sequence[str],
+    usual: str,
+    chosen: dict[str, str | None],
+    width_px: int,
+    explained: str | None = None,
 ) -> str:
     """A select box that follows the URL when that was changed by Back or a link; its value goes into `chosen`."""
     widget, last = f"gallery-{key}", f"gallery-{key}-url"
@@ -141,7 +179,7 @@ def _choice(
     if st.session_state.get(last) != wanted or st.session_state.get(widget) not in allowed:
         st.session_state[widget] = wanted
     value: str = st.selectbox(
-        label, allowed, key=widget, format_func=_title, on_change=_first_page, width=width_px, help=HELP.get(key)
+        label, allowed, key=widget, format_func=_title, on_change=_first_page, width=width_px, help=explained
     )
     st.session_state[last] = value
     chosen[key] = value if value != usual else None

@@ -231,12 +231,20 @@ def _figures(row: Mapping[str, Any], picture: Painted) -> list[str]:
     return lines
 
 
+def _agreement(row: Mapping[str, Any]) -> list[str]:
+    """Rank correlation of Grad-CAM and LIME, and R² of LIME's surrogate; or why there is none."""
+    agreement, r2 = number(row.get("cam_lime")), number(row.get("lime_r2"))
+    if agreement is None:
+        reason = text(row.get("cam_lime_reason"))
+        return [f"CAM-LIME agreement —: {reason}"] if reason else []
+    return [f"CAM-LIME agreement {_signed(agreement, 2)}" + ("" if r2 is None else f" · R² {r2:.2f}")]
+
+
 def card(run: Run, row: Mapping[str, Any], picture: Painted) -> dict[str, Any]:
     """What the browser draws of one case: strings, all of them text."""
     probability = number(row.get(f"probability {row['predicted']}"))
     lines = _figures(row, picture)
-    if (agreement := number(row.get("cam_lime"))) is not None:
-        lines.append(f"CAM and LIME agree {_signed(agreement, 2)}")
+    lines += _agreement(row)
     if (background := number(row.get("background_probability"))) is not None:
         lines.append(f"background alone {background:.3f}")
     if verdict := text(row.get("verdict")):

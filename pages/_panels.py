@@ -133,16 +133,15 @@ def sensitivities(card: Card) -> None:
     found = [metric for metric in metrics(matrix) if metric.name == "sensitivity" and metric.value is not None]
     accent, _, ink = colours()
     bars = go.Figure(
-        go.Bar(
+        go.Scatter(
             x=[m.value for m in found],
             y=[m.cls for m in found],
-            orientation="h",
-            marker_color=accent,
+            mode="markers+text",
+            marker={"color": accent, "size": 11},
             text=[f"{m.value:.2f}" for m in found],
-            textposition="inside",
-            insidetextanchor="start",
+            textposition="top center",
             error_x={
-                "type": "data", "symmetric": False, "color": ink, "thickness": 1.5,
+                "type": "data", "symmetric": False, "color": accent, "thickness": 2,
                 "array": [m.high - m.value for m in found], "arrayminus": [m.value - m.low for m in found],
             },
             hoverinfo="skip",

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -135,50 +135,67 @@ def take_uploads() -> None:
     files = st.session_state.get(uploader_key()) or []
     before: dict[str, list[tuple[str, str]]] = st.session_state.get("files_read", {})
     told = {file.file_id: before.get(file.file_id, []) for file in files}
-    taken, end = [0, 0], time.monotonic() + READING_S
+    drop = _Drop(end=time.monotonic() + READING_S)
     with st.spinner("Reading …"):
         for number, file in enumerate(files, 1):
             if file.file_id in before:
                 continue
-            if len(files) == 1 or not is_no_radiograph(file.name):
-                told[file.file_id] = list(_take(file.getvalue(), number, len(files) > 1, taken, end))
+            if not drop.stopped and (len(files) == 1 or not is_no_radiograph(file.name)):
+                told[file.file_id] = list(_take(file.getvalue(), number, len(files) > 1, drop))
             _release(file)
     st.session_state["files_read"] = told
-    st.session_state["upload_errors"] = _in_few_words(entry for entries in told.values() for entry in entries)
+    said = _in_few_words(entry for entries in told.values() for entry in entries)
+    if drop.pushed_out:
+        said.append(f"Of the radiographs that were there, the oldest gave way ({drop.pushed_out}), as {_HOLDS}.")
+    st.session_state["upload_errors"] = said
 
 
-def _take(data: bytes, number: int, several: bool, taken: list[int], end: float) -> Iterator[tuple[str, str]]:
-    """Keep the radiographs of one file; where and why there is none. `taken` counts radiographs and pixels."""
+@dataclass
+class _Drop:
+    """Files that were dropped at once: pixels of the radiographs that were taken, by case, and how it goes."""
+
+    end: float
+    taken: dict[str, int] = field(default_factory=dict)
+    read: int = 0
+    pushed_out: int = 0
+    stopped: bool = False
+
+
+_HOLDS = f"a tab holds {UPLOADS_KEPT} radiographs and {UPLOADED_PIXELS_KEPT // 10**6} million pixels"
+
+
+def _take(data: bytes, number: int, several: bool, drop: _Drop) -> Iterator[tuple[str, str]]:
+    """Keep the radiographs of one file; where and why there is none.
+
+    The first one of a drop is taken however long it took, or it could never be brought in.
+    """
     for inner, found in read_radiographs(data):
         archive = f"archive {number}" if several else "the archive"
         where = f"file {number}" if inner is None else f"file {inner} of {archive}"
+        if drop.read and time.monotonic() > drop.end:
+            drop.stopped = True
+            yield f"from {where} on", "Reading took too long and was stopped; drop the rest in smaller parts."
+            return
+        drop.read += 1
         size = _server_log.size_class(len(data))
         if isinstance(found, RadiographError):
             _server_log.event("upload", outcome="refused", size=size, error=type(found).__name__)
             yield where, str(found)
-        elif taken[0] >= UPLOADS_KEPT or (taken[0] and taken[1] + found.pixels.size > UPLOADED_PIXELS_KEPT):
-            taken[0] = UPLOADS_KEPT
-            yield (
-                f"from {where} on",
-                f"No more was read, as a tab holds {UPLOADS_KEPT} radiographs and {UPLOADED_PIXELS_KEPT // 10**6} million "
-                "pixels; drop the rest later.",
-            )
+            continue
+        case = f"upload:{found.sha256}"
+        taken = {**drop.taken, case: found.pixels.size}
+        if len(taken) > UPLOADS_KEPT or sum(taken.values()) > UPLOADED_PIXELS_KEPT:
+            drop.stopped = True
+            yield f"from {where} on", f"No more was read, as {_HOLDS}; drop the rest later, and the oldest give way."
             return
-        else:
-            taken[0] += 1
-            taken[1] += found.pixels.size
-            _server_log.event("upload", outcome="accepted", format=found.format, size=size)
-            case = f"upload:{found.sha256}"
-            _keep("uploads", case, found, UPLOADS_KEPT)
-            st.session_state["case"] = case
-            while sum(kept.pixels.size for kept in uploads().values()) > UPLOADED_PIXELS_KEPT and len(uploads()) > 1:
-                _bounded("uploads").popitem(last=False)
-        if time.monotonic() > end:
-            yield (
-                f"after {where}",
-                "Reading took too long and was stopped; drop fewer files at once.",
-            )
-            return
+        drop.taken = taken
+        _server_log.event("upload", outcome="accepted", format=found.format, size=size)
+        known = case in uploads()
+        drop.pushed_out += len(_keep("uploads", case, found, UPLOADS_KEPT)) - known
+        st.session_state["case"] = case
+        while sum(kept.pixels.size for kept in uploads().values()) > UPLOADED_PIXELS_KEPT:
+            _bounded("uploads").popitem(last=False)
+            drop.pushed_out += 1
 
 
 def _in_few_words(told: Iterable[tuple[str, str]]) -> list[str]:

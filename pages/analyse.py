@@ -126,15 +126,16 @@ def empty_state() -> None:
     """Samples to start with, and what the chosen network reached."""
     st.info("Drop a frontal chest radiograph above, or start with a synthetic sample.", icon=":material/arrow_upward:")
     _welcome.offer_tour()
-    columns = st.columns(4)
-    for column, name in zip(columns, ("normal", "ground-glass", "consolidation", "normal-marker"), strict=True):
+    shelf = st.grid(4, min_column_width=150, width=1100)  # two in a row on a phone, never larger than they are drawn
+    for name in ("normal", "ground-glass", "consolidation", "normal-marker"):
         sample = _session.SAMPLES_BY_NAME[name]
-        with column:
-            st.image(_session.sample_phantom(name, 256).pixels, caption=sample.caption, width="stretch")
+        with shelf.cell():
+            st.image(_session.sample_phantom(name, 256).pixels, alt=sample.caption, width="stretch")
             st.button(
                 sample.title, key=f"open-{name}", width="stretch",
                 on_click=lambda chosen=name: st.session_state.update(case=f"sample:{chosen}", link_error=None),
             )  # fmt: skip
+            st.caption(sample.caption)
     _panels.sensitivities(_session.networks()[settings.model])
 
 

@@ -51,7 +51,8 @@ if which == REAL:
         f"**What differs:** the pictures are real radiographs of one label and one collection ({exam.info['data']}) with their own "
         "anatomy, exposure and markers, disease is a drawn opacity mixed into the lungs of every second patient, and the audit "
         "has to find the lungs itself. **Nothing was chosen here:** the thresholds are those of the synthetic exam, and no network "
-        "had seen the patients that it is asked about."
+        "had seen the patients that it is asked about. The test with drawn opacities was added after a first sitting here, with a line "
+        "from the synthetic exam; clean-4 to clean-7 were trained after that."
     )
 else:
     st.markdown(
@@ -81,8 +82,15 @@ overall = chosen[(chosen["detector"] == "two keys") & (chosen["kind"] == "all")]
 first, second, third = st.columns(3)
 first.metric("ROC AUC of the verdict", f"{overall['auc']:.3f}", help="Chance that it speaks louder of a cheat.")
 first.caption(f"95 % interval {overall['low']:.3f} to {overall['high']:.3f}, over networks and cases")
-second.metric("Cheats caught", told(judged[judged["kind"] != "clean"]))
-second.caption("right answers of cheating networks called wrong reason")
+cheats = judged[judged["kind"] != "clean"]
+if answer == "disease":
+    second.metric("Cheats caught", told(cheats))
+    second.caption("right answers of cheating networks called wrong reason")
+else:  # nobody is accused for want of a shortcut
+    total = cheats["of"].sum()
+    others = shares[(shares["half"] == REPORT) & (shares["answer"] == answer) & (shares["kind"] != "clean")]
+    second.metric("Cheats cleared", f"{total - others['count'].sum()} of {total}")
+    second.caption("right answers of cheating networks called none found")
 third.metric("Innocents accused", told(judged[judged["kind"] == "clean"]))
 innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (shares["verdict"] == "wrong reason")]
 blamed = exam.info.get("accused")

@@ -16,6 +16,7 @@ from cxnet.audit import ZONES
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("COVID-19", "normal", "pneumonia")
+LIME_FOUND_NOTHING = "LIME found no superpixel that speaks for the class"
 TESTS = ("background", "marker", "border", "appearance", "opacity")
 
 
@@ -62,8 +63,13 @@ def make_run(root: Path, name: str, seed: int = 0, folds: int = 5, crossing: boo
     return runs.write_run(root / name, info, tables, {fold: {"curve": curve} for fold in tables})
 
 
-def make_audit(run: runs.Run, tier: str = "full", seed: int = 0, cheats: float = 0.3) -> pd.DataFrame:
-    """Write an audit whose COVID-19 pictures are brighter, and whose wrong reasons are a share of all cases."""
+def make_audit(
+    run: runs.Run, tier: str = "full", seed: int = 0, cheats: float = 0.3, lime: bool = False
+) -> pd.DataFrame:
+    """Write an audit whose COVID-19 pictures are brighter, and whose wrong reasons are a share of all cases.
+
+    With `lime` it has LIME's figures too, but for every tenth case, whose LIME found nothing.
+    """
     rng = np.random.default_rng(seed)
     known = run.table
     count = len(known)
@@ -89,11 +95,24 @@ def make_audit(run: runs.Run, tier: str = "full", seed: int = 0, cheats: float =
             bad, "wrong reason", np.where(rng.random(count) < 0.1, "undetermined", "none found")
         )
         table["facts"] = np.where(bad, json.dumps(["everything but the lungs is enough for the answer"]), "[]")
+    if lime:
+        nothing = (np.arange(count) % 10 == 0) | table["error"].notna()
+        of_lime = np.random.default_rng([seed, 1])  # so that the rest is the same without LIME
+        table["lime_r2"], table["lime_samples"] = of_lime.uniform(0.6, 1, count), 200
+        for name in ("in_lung", "lift", "z"):
+            table[f"lime_{name}"] = table[name].sample(frac=1, random_state=seed).to_numpy()
+        table["cam_lime"] = of_lime.uniform(-1, 1, count)
+        table.loc[nothing, ["lime_in_lung", "lime_lift", "lime_z", "cam_lime"]] = np.nan
+        for name in ("lime_reason", "cam_lime_reason"):
+            table[name] = np.where(nothing & table["error"].isna(), LIME_FOUND_NOTHING, None)
+        table.loc[table["error"].notna(), ["lime_r2", "lime_samples"]] = np.nan
     info: dict[str, Any] = {
         "schema": 1, "tier": tier, "run": run.name, "classes": list(run.classes), "models": {f"{run.name}/fold-0": "ab"},
         "left_out": ["The radiographs of 7 of 307 cases are not at hand."], "changed_answers": 0,
         "thresholds": {"version": 3} if tier == "full" else None, "sha256": f"{seed} {tier} {cheats}",
     }  # fmt: skip
+    if lime:
+        info["lime_seeds"] = 1
     path = run.folder / f"audit-{tier}.parquet"
     table.to_parquet(path)
     path.with_suffix(".json").write_text(json.dumps(info), "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,18 +10,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from pyarrow import parquet
 
 from cxnet import batch, runs, verdict, wrong_reasons
 from cxnet.__main__ import main
-from cxnet.analysis import Settings, analyse, load_models
+from cxnet.analysis import Analysis, Models, Settings, analyse, load_models
 from cxnet.audit import ZONES
+from cxnet.batch import case
 from cxnet.errors import DatasetError, SettingsError, WeightsError
+from cxnet.explain.lime import LimeExplanation, LimeSettings
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import open_radiograph
 from cxnet.weights import card
@@ -203,6 +211,165 @@ def test_a_changed_file_is_one_error(folder: Path) -> None:
     (task, *_) = [task for task in batch.plan(folder).tasks if task.file == "1.png"]
     changed = batch.Task("0" * 64, task.path, task.file, task.model, task.model_sha256, "fast")
     assert "has changed" in batch.audit_case(changed, load_models())["error"]
+
+
+# ------------------------------------------------------------------------------------------------------------- LIME
+
+SMALL = "base-cnn-v2/fold-0"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A phantom, its row, its analysis, and networks of which LIME asks one that is linear in the pixels."""
+
+    task: batch.Task
+    models: Models
+    row: dict[str, Any]
+    analysis: Analysis
+
+
+@pytest.fixture(scope="module")
+def explained(folder: Path) -> Iterator[Explained]:
+    (task,) = batch.plan(folder / "1.png", model=SMALL, lime_seeds=1).tasks
+    models = load_models(SMALL)
+    slope = np.linspace(-1, 1, models.classifier.card.input_size_px)
+
+    def linear(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.repeat((pictures[..., 0] * slope).mean(axis=(1, 2))[:, None], 3, axis=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.classifier, "logits", linear)
+        analysis = analyse(open_radiograph(task.path), models, Settings(model=SMALL, methods=("grad-cam", "lime")))
+        yield Explained(task, models, batch.audit_case(task, models), analysis)
+
+
+def test_without_lime_nothing_of_it_is_stored(one_worker: Path) -> None:
+    stored = wrong_reasons.open_audit(one_worker.parent, "fast")
+    assert not [name for name in (*stored.table.columns, *stored.info) if "lime" in name]
+    assert stored.info["analysis"]["methods"] == ["grad-cam"]
+
+
+def test_lime_figures_are_the_analysis(explained: Explained) -> None:
+    row, lime = explained.row, explained.analysis.explanations["lime"]
+    assert row["error"] is None and row["lime_r2"] == lime.r2_held_out > 0.9  # the surrogate of a linear network
+    assert (row["lime_samples"], row["lime_stable"]) == (lime.samples, lime.stable)
+    scores = {score.name: score.value for score in explained.analysis.scores["lime"]}
+    for column, name in (("in_lung", "in-lung energy"), ("lift", "lift"), ("z", "z against shifted copies")):
+        assert row[f"lime_{column}"] == scores[name] != row[column]  # not Grad-CAM's
+    assert row["cam_lime"] == explained.analysis.agreement[0].value and -1 <= row["cam_lime"] <= 1
+    assert row["lime_reason"] is row["cam_lime_reason"] is None and "lime_vsi" not in row
+
+
+def test_undefined_lime_figures_say_why(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explained.models.classifier, "logits", lambda pictures: np.zeros((len(pictures), 3)))
+    row = batch.audit_case(replace(explained.task, lime_seeds=2), explained.models)
+    assert row["error"] is None and row["lift"] is not None
+    assert [row[name] for name in ("lime_in_lung", "lime_lift", "lime_z", "lime_vsi", "cam_lime")] == [None] * 5
+    assert "no evidence" in row["lime_reason"] and "LIME found no superpixel" in row["cam_lime_reason"]
+    json.dumps(row, allow_nan=False)
+
+
+def test_stability_known_by_hand(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the five leading superpixels the second seed has four, the third three, and those two share two."""
+    lime = explained.analysis.explanations["lime"]
+    assert lime.weights is not None and lime.standard_errors is not None and lime.segments is not None
+    order = np.argsort(-np.abs(lime.weights), kind="stable")
+    tops = {1: [*order[1:5], order[5]], 2: [*order[:3], order[6], order[7]]}
+    asked: list[int] = []
+
+    def explain(stack: Any, segments: Any, predict: Any, targets: list[int], settings: LimeSettings) -> Any:
+        assert segments is lime.segments and stack is explained.analysis.stack
+        asked.append(settings.seed)
+        weights = np.zeros(len(lime.weights))
+        weights[tops[settings.seed]] = -1.0
+        yield {targets[0]: LimeExplanation(0, weights, weights, 0.0, 1.0, None, 16, True, True, lime.segments)}
+
+    monkeypatch.setattr(case, "explain_lime", explain)
+    assert case._stability(explained.analysis, explained.models, 2) == pytest.approx(4 / 5)
+    assert case._stability(explained.analysis, explained.models, 3) == pytest.approx((4 / 5 + 3 / 5 + 2 / 5) / 3)
+    assert asked == [1, 1, 2]
+    monkeypatch.setattr(case, "analyse", lambda *_: explained.analysis)
+    assert batch.audit_case(replace(explained.task, lime_seeds=2), explained.models)["lime_vsi"] == pytest.approx(4 / 5)
+
+
+def test_more_seeds_draw_other_samples(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = explained.models.classifier.logits
+    drawn: list[str] = []
+
+    def logits(pictures: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        drawn.append(hashlib.sha256(pictures.tobytes()).hexdigest())
+        return linear(pictures)
+
+    monkeypatch.setattr(explained.models.classifier, "logits", logits)
+    few = replace(explained.analysis.settings, lime=LimeSettings(samples=16, batch_size=16))
+    case._stability(replace(explained.analysis, settings=few), explained.models, 4)
+    assert len(set(drawn)) == len(drawn) == 3
+
+
+def test_a_table_with_lime_is_typed_whatever_fails(
+    explained: Explained, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_this_process(tasks: list[batch.Task], workers: int) -> Iterator[tuple[batch.Task, str]]:
+        for task in tasks:
+            row = explained.row if task.file == "1.png" else batch.audit_case(task, explained.models)
+            yield task, json.dumps(row, allow_nan=False)
+
+    monkeypatch.setattr(batch, "in_processes", in_this_process)
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    for source in (bad, good):
+        source.mkdir()
+        (source / "bad.png").write_text("no picture")
+    (good / "1.png").write_bytes((folder / "1.png").read_bytes())
+    tables = []
+    for source in (bad, good):
+        path, failed = batch.run_audit(batch.plan(source, model=SMALL, lime_seeds=1), source / "out")
+        stored = wrong_reasons.open_audit(path.parent, "fast")
+        assert failed == 1 and stored.info["lime_seeds"] == 1
+        assert stored.info["analysis"]["methods"] == ["grad-cam", "lime"]
+        assert stored.table.loc[stored.table["error"].notna(), "cam_lime"].isna().all()
+        tables.append(parquet.read_schema(path))
+    types = {name: str(tables[1].field(name).type) for name in tables[1].names if "lime" in name}
+    assert types == {
+        "lime_r2": "double", "lime_samples": "int64", "lime_stable": "bool", "lime_in_lung": "double",
+        "lime_lift": "double", "lime_z": "double", "lime_reason": "string", "cam_lime": "double",
+        "cam_lime_reason": "string",
+    }  # fmt: skip
+    assert {name: str(tables[0].field(name).type) for name in tables[0].names if "lime" in name} == types
+
+
+def test_rows_are_taken_over_only_with_the_same_lime(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def stopped_after_two(tasks: list[batch.Task], workers: int):  # type: ignore[no-untyped-def]
+        asked.append(len(tasks))
+        for number, task in enumerate(tasks):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield task, json.dumps({"case": task.case, "file": task.file, "error": None})
+
+    monkeypatch.setattr(batch, "in_processes", stopped_after_two)
+    for seeds in (0, 1, 0, 2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            batch.run_audit(batch.plan(folder, lime_seeds=seeds), tmp_path)
+    assert asked == [6, 6, 4, 6, 4]
+
+
+def test_the_command_asks_for_lime(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]] = []
+
+    def run_audit(planned: batch.Plan, out: Path, **_: object) -> tuple[Path, int]:
+        asked.append({task.lime_seeds for task in planned.tasks})
+        return out, 0
+
+    monkeypatch.setattr(batch, "run_audit", run_audit)
+    for options in ([], ["--lime"], ["--lime", "--lime-seeds", "3"]):
+        assert main(["audit", str(folder), "--out", str(tmp_path), *options]) == 0
+    assert asked == [{0}, {1}, {3}]
+    for options in (["--lime-seeds", "3"], ["--lime", "--lime-seeds", "0"], ["--lime", "--lime-seeds", "21"]):
+        assert main(["audit", str(folder), "--out", str(tmp_path), *options]) != 0
+    assert len(asked) == 3
 
 
 # --------------------------------------------------------------------------------------------------------- one case

@@ -205,12 +205,14 @@ def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
     assert at.metric[0].value == f"{entry['auc']:.3f}"
     innocent = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
     caught = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] != "clean")]
-    caught = caught[caught["answer"] == "normal"]
+    cleared = (caught["verdict"][caught["answer"] == "normal"] == "none found").sum()
+    caught = caught[caught["answer"] == "disease"]
     accused = innocent[innocent["answer"] == "disease"]
     assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
+    assert at.metric[1].value == f"{(caught['verdict'] == 'wrong reason').sum()} of {len(caught)}"
     at.segmented_control(key="exam-answer").set_value("normal").run()
     assert not at.exception
-    assert at.metric[1].value == f"{(caught['verdict'] == 'wrong reason').sum()} of {len(caught)}"
+    assert at.metric[1].value == f"{cleared} of 96"
     accused = innocent[innocent["answer"] == "normal"]
     assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
     assert not at.warning and any("opacities are drawn into the lungs" in caption.value for caption in at.caption)

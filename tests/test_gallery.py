@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from cxnet import overlay, runs
 from cxnet.phantom import make_phantom
 from pages import _gallery, _gallery_cards
+from tests.stored_runs import LIME_FOUND_NOTHING, make_audit, make_run, open_page
 
 CLASSES = ("normal", "pneumonia")
 LUNGS = np.zeros((64, 64), np.bool_)
@@ -75,9 +76,10 @@ gallery(run, run.results())
 
 
 def cards(at: AppTest) -> list[dict[str, Any]]:
-    (grid,) = at.get("bidi_component")
-    found: list[dict[str, Any]] = json.loads(grid.proto.json)["cards"]
-    return found
+    """Of the gallery; the page Runs has a matrix too."""
+    (found,) = (told["cards"] for part in at.get("bidi_component") if "cards" in (told := json.loads(part.proto.json)))
+    cards: list[dict[str, Any]] = found
+    return cards
 
 
 def cases(at: AppTest) -> list[str]:
@@ -227,6 +229,61 @@ gallery(run, run.results().iloc[:0])
     assert at.info[0].value == "There is no case here."
 
 
+# ------------------------------------------------------------------------------------------ CAM-LIME disagreement
+
+DISAGREEMENT = "CAM-LIME disagreement first"
+
+
+def test_disagreement_comes_from_the_stored_audit(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "one", folds=2)
+    rows = run.results().iloc[5:100]
+    assert _gallery.with_agreement(run, rows) is rows  # no audit
+    make_audit(run)
+    assert _gallery.with_agreement(run, rows) is rows  # an audit without LIME
+    audit = make_audit(run, "fast", lime=True).set_index("case")
+    found = _gallery.with_agreement(run, rows)
+    assert found["case"].tolist() == rows["case"].tolist()
+    known = audit.loc[found["case"], ["cam_lime", "lime_r2", "cam_lime_reason"]]
+    pd.testing.assert_frame_equal(found[known.columns], known.reset_index(drop=True), check_dtype=False)
+    own = rows.assign(cam_lime=0.5)
+    assert _gallery.with_agreement(run, own) is own
+    (run.folder / "audit-fast.parquet").write_bytes(b"torn")
+    assert _gallery.with_agreement(run, rows) is rows
+
+
+def test_a_cell_is_sorted_by_disagreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    monkeypatch.setattr(runs, "FOLDER", tmp_path / "there are no others")
+    audit = make_audit(make_run(tmp_path, "one", folds=2), lime=True)
+    cell = {"run": "one", "true": "normal", "predicted": "normal"}
+    at = open_page("runs", **cell, cards="96")
+    assert query(at) == {**cell, "cards": "96"}  # z is still the default
+    box(at, "Sort").set_value("cam-lime-up").run()
+    assert not at.exception and query(at) == {**cell, "cards": "96", "sort": "cam-lime-up"}
+    own = audit[(audit["true"] == "normal") & (audit["predicted"] == "normal")].set_index("case")["cam_lime"]
+    shown = cases(at)
+    defined = own.sort_values().dropna()
+    assert shown[: len(defined)] == defined.index.tolist()
+    assert len(defined) < len(own) and set(shown[len(defined) :]) == set(own.index[own.isna()])
+    lines = [card["lines"] for card in cards(at)]
+    assert lines[0][1].startswith(f"CAM-LIME agreement −{abs(defined.iloc[0]):.2f} · R² 0.")
+    assert lines[-1][1] == f"CAM-LIME agreement —: {LIME_FOUND_NOTHING}"
+    link = open_page("runs", **cell, cards="96", sort="cam-lime-up")
+    assert cases(link) == shown
+
+
+def test_disagreement_is_offered_only_with_lime(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "one", folds=1)
+    make_audit(run)
+    at = page(run, sort="cam-lime-up")
+    assert DISAGREEMENT not in box(at, "Sort").options and query(at) == {}
+    assert "superpixels" not in box(at, "Sort").help
+    make_audit(run, lime=True, seed=1)
+    at = page(run, sort="cam-lime-up")
+    assert DISAGREEMENT in box(at, "Sort").options and query(at) == {"sort": "cam-lime-up"}
+    assert "superpixels" in box(at, "Sort").help
+
+
 # ----------------------------------------------------------------------------------------------------------- cards
 
 
@@ -244,7 +301,7 @@ def test_what_a_card_tells(write: Write) -> None:
         "true": "normal",
         "lines": [
             "25 % in the lungs · lift 0.50 · z −1.3",
-            "CAM and LIME agree −0.31",
+            "CAM-LIME agreement −0.31",
             "background alone 0.875",
             "shortcut",
         ],

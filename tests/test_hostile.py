@@ -7,10 +7,12 @@ import io
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import cv2
@@ -306,20 +308,50 @@ def test_a_damaged_table_is_one_sentence(stored: runs.Run) -> None:
 # ---------------------------------------------------------------------------------------------------------- full disks
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+SMALL = 64 * 2**10  # bytes
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A disk of 64 kB; for root only."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", str(folder)]
     try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
+        done = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:
-        mounted = False
-    if not mounted:
+        done = False
+    if not done:
         pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def limited(folder: Path) -> Iterator[None]:
+    """A process that may write no file of more than 64 kB; anybody can have that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def torn(folder: Path) -> Iterator[None]:
+    """A disk that is full after the first half of any file below the folder; needs no rights, as it is acted."""
+    whole = Path.write_bytes
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        if folder not in path.parents:
+            return whole(path, data)
+        whole(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        yield
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -341,35 +373,48 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_keeps_what_was_there(
-    command: str, small_disk: Path, radiograph: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    earlier = {
-        "analysis.json": b"earlier", "report.html": b"earlier", "predictions.csv": b"earlier", "one.png": b"earlier"
-    }  # fmt: skip
-    for name, content in earlier.items():
-        (small_disk / name).write_bytes(content)
-    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
-        while True:
-            filler.write(bytes(4096))
-    before = files_of(small_disk)
-    assert main([each.format(file=radiograph, out=small_disk) for each in COMMANDS[command]]) == 2
+def refused(command: str, folder: Path, radiograph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that cannot write says so in one line, and the folder is as it was."""
+    before = files_of(folder)
+    assert main([each.format(file=radiograph, out=folder) for each in COMMANDS[command]]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "No space left" in said and "free some space" in said
-    assert files_of(small_disk) == before
-    assert [path.name for path in small_disk.iterdir() if path.name.startswith(".")] == []
+    assert files_of(folder) == before
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_run_on_a_full_disk_leaves_no_run(small_disk: Path) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_disk_that_fills_up_keeps_what_was_there(
+    command: str, tmp_path: Path, radiograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("analysis.json", "report.html", "predictions.csv", "one.png"):
+        (tmp_path / name).write_bytes(b"earlier")
+    with torn(tmp_path):
+        refused(command, tmp_path, radiograph, capsys)
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, radiograph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mounted(tmp_path):
+        (tmp_path / "one.png").write_bytes(b"earlier")
+        with (tmp_path / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+        refused("lungs", tmp_path, radiograph, capsys)
+
+
+@pytest.mark.parametrize(("disk", "number"), [(mounted, errno.ENOSPC), (limited, errno.EFBIG)])
+def test_a_run_on_a_full_disk_leaves_no_run(
+    disk: Callable[[Path], AbstractContextManager[None]], number: int, tmp_path: Path
+) -> None:
     noise = np.random.default_rng(0)
     big = CASES.assign(map=[noise.bytes(4000) for _ in range(40)])
-    kept = runs.write_run(small_disk / "kept", {"classes": ["a", "b"]}, {0: CASES})
-    before = files_of(small_disk)
-    for replace, name in ((False, "new"), (True, "kept")):
-        with pytest.raises(OSError) as caught:
-            runs.write_run(small_disk / name, {"classes": ["a", "b"]}, {0: big}, replace=replace)
-        assert caught.value.errno == errno.ENOSPC
-    assert files_of(small_disk) == before
-    assert len(runs.open_run(kept.folder).table) == 40
-    assert [path.name for path in small_disk.iterdir()] == ["kept"]
+    with disk(tmp_path):
+        kept = runs.write_run(tmp_path / "kept", {"classes": ["a", "b"]}, {0: CASES})
+        before = files_of(tmp_path)
+        for replace, name in ((False, "new"), (True, "kept")):
+            with pytest.raises(OSError) as caught:
+                runs.write_run(tmp_path / name, {"classes": ["a", "b"]}, {0: big}, replace=replace)
+            assert caught.value.errno == number
+        assert files_of(tmp_path) == before
+        assert len(runs.open_run(kept.folder).table) == 40
+        assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -1,7 +1,7 @@
 """Audit a whole run, or a folder of radiographs: many cases, several processes, nothing done twice.
 
 Two tiers: "fast" predicts, finds the lungs, maps (Grad-CAM) and measures; "full" also makes the causal tests and
-judges (:func:`cxnet.verdict.audit`). What is written stands in :mod:`cxnet.wrong_reasons`.
+judges (:func:`cxnet.verdict.audit`). Either can have LIME too. What is written stands in :mod:`cxnet.wrong_reasons`.
 
 Every finished case is a line of ``.audit-<tier>.jsonl`` in the output folder at once. A later call with the same
 settings and networks takes these over, and removes the file when the table is written. A file that cannot be used,
@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 
 from cxnet import __version__
-from cxnet.analysis import NOTICE, Settings
-from cxnet.batch.case import Row, audit_case, properties
+from cxnet.analysis import NOTICE
+from cxnet.batch.case import LIME_COLUMNS, Row, audit_case, properties, settings_of
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
@@ -49,9 +49,10 @@ Say = Callable[[str], None]
 
 def _settings(planned: Plan, tier: Tier) -> dict[str, Any]:
     """Everything that rows depend on besides the files."""
-    analysis = asdict(Settings())
+    first = planned.tasks[0]
+    analysis = asdict(settings_of(first))
     analysis.pop("model")
-    return {
+    found = {
         "schema": SCHEMA,
         "tier": tier,
         "run": planned.run,
@@ -67,6 +68,7 @@ def _settings(planned: Plan, tier: Tier) -> dict[str, Any]:
             "openvino": version("openvino"),
         },
     }
+    return found | {"lime_seeds": first.lime_seeds} if first.lime_seeds else found
 
 
 def _hash(settings: Mapping[str, Any]) -> str:
@@ -192,7 +194,10 @@ def _write(planned: Plan, rows: Mapping[Task, Row], settings: Mapping[str, Any],
 
     ordered = sorted(rows.values(), key=lambda row: (row["case"], -1 if row.get("fold") is None else row["fold"]))
     names = list(dict.fromkeys(name for row in sorted(ordered, key=len, reverse=True) for name in row))
-    lacking = [name for name in ("predicted", "in_lung", "lift", "z", "lungs_area", *PROPERTIES) if name not in names]
+    needed = ["predicted", "in_lung", "lift", "z", "lungs_area", *PROPERTIES]
+    if settings.get("lime_seeds"):
+        needed += [*LIME_COLUMNS, *(["lime_vsi"] if settings["lime_seeds"] > 1 else [])]
+    lacking = [name for name in needed if name not in names]
     columns = {name: _typed([row.get(name) for row in ordered], pa, name) for name in [*names, *lacking]}
     described = dict(settings) | {
         "notice": NOTICE,
@@ -218,10 +223,10 @@ def _write(planned: Plan, rows: Mapping[Task, Row], settings: Mapping[str, Any],
 
 _WORDS = frozenset(
     {"case", "file", "group", "source", "view", "true", "predicted", "model", "model_sha256", "error"}
-    | {"map_reason", "lungs_reasons", "verdict", "facts"}
+    | {"map_reason", "lungs_reasons", "verdict", "facts", "lime_reason", "cam_lime_reason"}
 )
-_COUNTS = frozenset({"fold", "thresholds_version", "passes"})
-_FLAGS = frozenset({"lungs_ok", "map_key", "causal_key"})
+_COUNTS = frozenset({"fold", "thresholds_version", "passes", "lime_samples"})
+_FLAGS = frozenset({"lungs_ok", "map_key", "causal_key", "lime_stable"})
 
 
 def _typed(values: list[Any], pa: Any, name: str) -> Any:

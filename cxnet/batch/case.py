@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ from cxnet.audit import ZONES, find_markers
 from cxnet.audit.localisation import zones
 from cxnet.batch.planning import Task
 from cxnet.errors import CxnetError, DatasetError
+from cxnet.explain.lime import explain_lime, vsi
 from cxnet.radiograph import open_radiograph
 from cxnet.verdict import CaseAudit, audit
 from cxnet.wrong_reasons import FIGURES, PROPERTIES
@@ -21,6 +23,10 @@ from cxnet.wrong_reasons import FIGURES, PROPERTIES
 #: Longer side of the picture on which sharpness is measured.
 SHARPNESS_PX = 640
 NEARLY_BLACK = 16
+#: Column of a table → figure of LIME's map.
+LIME_FIGURES = {f"lime_{name}": FIGURES[name] for name in ("in_lung", "lift", "z")}
+#: All that LIME adds to a table, but for "lime_vsi", which needs two seeds.
+LIME_COLUMNS = ("lime_r2", "lime_samples", "lime_stable", *LIME_FIGURES, "lime_reason", "cam_lime", "cam_lime_reason")
 
 Row = dict[str, Any]
 
@@ -67,6 +73,11 @@ def properties(pixels: NDArray[np.uint8]) -> dict[str, float]:
     return dict(zip(PROPERTIES, values, strict=True))
 
 
+def settings_of(task: Task) -> Settings:
+    """The product's own, with LIME where the task asks for it."""
+    return Settings(model=task.model, methods=("grad-cam", "lime") if task.lime_seeds else ("grad-cam",))
+
+
 def audit_case(task: Task, models: Models) -> Row:
     """One row of the table: plain values by column; with `error` where the file cannot be used."""
     row: Row = {"case": task.case, "file": task.file}
@@ -76,8 +87,10 @@ def audit_case(task: Task, models: Models) -> Row:
         radiograph = open_radiograph(task.path)
         if radiograph.sha256 != task.case:
             raise DatasetError("The file has changed: its sha256 is not the case's id; restore it from where it came.")
-        analysis = analyse(radiograph, models, Settings(model=task.model))
+        analysis = analyse(radiograph, models, settings_of(task))
         row |= _from_analysis(analysis) | properties(radiograph.pixels)
+        if task.lime_seeds:
+            row |= _from_lime(analysis, models, task.lime_seeds)
         if task.tier == "full":
             row |= _from_audit(audit(analysis, models, tier="full"))
     except CxnetError as error:
@@ -99,6 +112,41 @@ def _from_analysis(analysis: Analysis) -> Row:
     row["lungs_ok"] = analysis.lungs.ok
     row["lungs_reasons"] = "; ".join(analysis.lungs.reasons) or None
     return row
+
+
+def _from_lime(analysis: Analysis, models: Models, seeds: int) -> Row:
+    lime, scores = analysis.explanations["lime"], {score.name: score for score in analysis.scores["lime"]}
+    row: Row = {
+        "lime_r2": lime.r2 if lime.r2_held_out is None else lime.r2_held_out,
+        "lime_samples": lime.samples,
+        "lime_stable": lime.stable,
+    }
+    row |= {column: scores[name].value for column, name in LIME_FIGURES.items()}
+    row["lime_reason"] = next((scores[n].reason for n in LIME_FIGURES.values() if scores[n].value is None), None)
+    agreement = analysis.agreement[0]
+    row |= {"cam_lime": agreement.value, "cam_lime_reason": agreement.reason}
+    if seeds > 1:
+        row["lime_vsi"] = _stability(analysis, models, seeds)
+    return row
+
+
+def _stability(analysis: Analysis, models: Models, seeds: int) -> float | None:
+    """VSI of LIME's leading superpixels over its seeds; the superpixels and the first run are the analysis's own.
+
+    None where LIME found nothing, so that no superpixel leads.
+    """
+    shown, settings = analysis.explanations["lime"], analysis.settings.lime
+    assert shown.segments is not None and shown.weights is not None and shown.standard_errors is not None
+    if not shown.weights.any():
+        return None
+    target = models.classifier.classes.index(analysis.target)
+    runs = []
+    for more in range(1, seeds):
+        again = replace(settings, seed=settings.seed + more)
+        *_, found = explain_lime(analysis.stack, shown.segments, models.classifier.logits, [target], again)
+        runs.append(found[target])
+    first = replace(runs[0], weights=shown.weights, standard_errors=shown.standard_errors)
+    return vsi([first, *runs], settings.top_k)
 
 
 def _from_audit(found: CaseAudit) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cxnet.weights import Card, card, network_of
 from cxnet.wrong_reasons import TIERS, Tier
 
 SUFFIXES = frozenset({"", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom"})
+MOST_LIME_SEEDS = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Task:
         Folder of the run whose fold the network is; "" for a shipped network.
     known : tuple of (str, value)
         Columns that are known beforehand: fold, group, source, view, true.
+    lime_seeds : int
+        How often LIME explains it too, each time with other samples; 0 for not at all.
     """
 
     case: str
@@ -45,6 +48,7 @@ class Task:
     tier: Tier
     runs: str = ""
     known: tuple[tuple[str, Any], ...] = ()
+    lime_seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,14 @@ class Plan:
     stored: Mapping[str, str]
 
 
-def plan(source: Path, images: Sequence[Path] = (), model: str | None = None, tier: Tier = "fast") -> Plan:
+def plan(
+    source: Path,
+    images: Sequence[Path] = (),
+    model: str | None = None,
+    tier: Tier = "fast",
+    *,
+    lime_seeds: int = 0,
+) -> Plan:
     """What an audit of a run, a folder or a file has to do.
 
     Parameters
@@ -83,11 +94,13 @@ def plan(source: Path, images: Sequence[Path] = (), model: str | None = None, ti
     model : str, optional
         For folders and files: "covid-cxnet" when left out. A run is asked through its own networks only.
     tier : {"fast", "full"}
+    lime_seeds : int
+        As :class:`Task` has it.
 
     Raises
     ------
     SettingsError
-        If the tier is unknown, or a model is given for a run.
+        If the tier is unknown, LIME cannot run so often, or a model is given for a run.
     WeightsError
         If there is no network to ask.
     DatasetError
@@ -95,11 +108,15 @@ def plan(source: Path, images: Sequence[Path] = (), model: str | None = None, ti
     """
     if tier not in TIERS:
         raise SettingsError(f"There is no tier {tier!r}; choose fast or full.")
+    if not 0 <= lime_seeds <= MOST_LIME_SEEDS:
+        raise SettingsError(f"LIME can run with up to {MOST_LIME_SEEDS} seeds a case; received {lime_seeds}.")
     if (source / "run.json").is_file():
         if model is not None:
             raise SettingsError("A run is audited with the networks that made it; leave --model out.")
-        return _plan_run(open_run(source.resolve()), images, tier)
-    return _plan_files(source, model or "covid-cxnet", tier)
+        found = _plan_run(open_run(source.resolve()), images, tier)
+    else:
+        found = _plan_files(source, model or "covid-cxnet", tier)
+    return replace(found, tasks=tuple(replace(task, lime_seeds=lime_seeds) for task in found.tasks))
 
 
 def _networks(run: Run) -> tuple[dict[int, Card], list[str]]:

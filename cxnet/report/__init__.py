@@ -13,20 +13,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shlex
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from cxnet import __version__
-from cxnet.analysis import NOTICE, Analysis, Settings, dumps, panels
+from cxnet.analysis import NOTICE, Analysis, Settings, files
 from cxnet.enhance import Enhancement
 from cxnet.errors import SettingsError
 from cxnet.explain.lime import LimeSettings
@@ -36,6 +33,7 @@ from cxnet.report._content import LOW_R2, WEAK_R2, number, sections, versions
 from cxnet.report._html import write_html
 from cxnet.verdict import CaseAudit
 from cxnet.weights import card
+from cxnet.writing import write_files
 
 __all__ = [
     "LOW_R2",
@@ -85,12 +83,10 @@ def pdf(analysis: Analysis, audit: CaseAudit | None = None) -> bytes:
 def bundle(analysis: Analysis, audit: CaseAudit | None = None) -> bytes:
     """The bundle for auditors as a zip."""
     analysis = _as_made(analysis)
-    files = {"analysis.json": dumps(analysis).encode(), "heatmaps.npz": _heatmaps(analysis)}
-    for name, picture in panels(analysis).items():
-        files[f"{name}.png"] = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+    members = files(analysis)
     if audit is not None:
         content = {**audit.verdict.to_json(), "passes": audit.passes, "tier": audit.causal.tier}
-        files["verdict.json"] = _json({**content, "scores": [score.to_json() for score in audit.scores]})
+        members["verdict.json"] = _json({**content, "scores": [score.to_json() for score in audit.scores]})
     manifest = {
         "schema": 1,
         "notice": NOTICE,
@@ -98,24 +94,26 @@ def bundle(analysis: Analysis, audit: CaseAudit | None = None) -> bytes:
         "versions": versions(),
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            for name, content in files.items()
+            for name, content in members.items()
         },
     }
-    return _zipped({**files, "manifest.json": _json(manifest)})
+    return _zipped({**members, "manifest.json": _json(manifest)})
 
 
 def write(analysis: Analysis, folder: Path, audit: CaseAudit | None = None) -> None:
-    """Write ``report.html``, ``report.pdf`` and ``bundle.zip``, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        (HTML_NAME, html(analysis, audit).encode()),
-        (PDF_NAME, pdf(analysis, audit)),
-        (BUNDLE_NAME, bundle(analysis, audit)),
-    ):
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".cxnet-", delete=False) as file:
-            file.write(content)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, folder / name)
+    """Write ``report.html``, ``report.pdf`` and ``bundle.zip``, all of them or none.
+
+    Raises
+    ------
+    SettingsError
+        If a file cannot be written; the folder then holds what it held before.
+    """
+    content = {
+        HTML_NAME: html(analysis, audit).encode(),
+        PDF_NAME: pdf(analysis, audit),
+        BUNDLE_NAME: bundle(analysis, audit),
+    }
+    write_files(folder, content)
 
 
 def _as_made(analysis: Analysis) -> Analysis:
@@ -134,22 +132,15 @@ def _headings(analysis: Analysis) -> tuple[str, str]:
     )
 
 
-def _heatmaps(analysis: Analysis) -> bytes:
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {method: e.heatmap for method, e in analysis.explanations.items()}
-    np.savez_compressed(buffer, **arrays, lungs=analysis.model_lungs)
-    return buffer.getvalue()
-
-
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _zipped(files: Mapping[str, bytes]) -> bytes:
+def _zipped(members: Mapping[str, bytes]) -> bytes:
     """A zip that depends on nothing but names and contents."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
+        for name, content in members.items():
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system, info.external_attr = 3, 0o644 << 16  # the same on every system

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from cxnet import __version__, overlay
 from cxnet.analysis import Analysis, panels, to_json
 from cxnet.audit import AuditScore
-from cxnet.exam import caution
 from cxnet.explain import METHODS, Explanation
 from cxnet.verdict import ASKED, TESTS, CaseAudit, thresholds
 
@@ -33,7 +32,7 @@ _PACKAGES = (
     "numpy", "opencv-python-headless", "openvino", "scikit-image", "scikit-learn", "lime", "keras", "tensorflow-cpu",
     "tensorflow", "tf-keras-vis", "pydicom", "python-gdcm", "pyjpegls", "Pillow", "reportlab",
 )  # fmt: skip
-_WHOLE_WORDS = {True: "turned", False: "not turned", None: "could not be tried"}
+_WHOLE_WORDS = {True: "turned", False: "not turned", None: "could not be read"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Section:
 
 def sections(analysis: Analysis, audit: CaseAudit | None, command: str) -> tuple[Section, ...]:
     """The whole report, in reading order."""
-    found = [_answer(analysis), _verdict(audit, analysis.target), _pictures(analysis), _figures(analysis)]
+    found = [_answer(analysis), _verdict(audit), _pictures(analysis), _figures(analysis)]
     if audit is not None:
         found.append(Section("What the network needs", (_scores("Causal figures", audit.scores),)))
     return (*found, _lungs(analysis), _file(analysis), _network(analysis), _reproduction(analysis, command))
@@ -159,13 +158,12 @@ def _answer(analysis: Analysis) -> Section:
     )
 
 
-def _verdict(audit: CaseAudit | None, target: str) -> Section:
+def _verdict(audit: CaseAudit | None) -> Section:
     title = "Is the answer given for a wrong reason?"
     if audit is None:
         return Section(title, (Text("No audit was made for this report, so it says nothing about wrong reasons."),))
     verdict, limits = audit.verdict, thresholds()
     same = limits.version == verdict.thresholds_version
-    doubt = caution(target, verdict.name)
     evidence = tuple(
         (
             name,
@@ -181,7 +179,6 @@ def _verdict(audit: CaseAudit | None, target: str) -> Section:
         (
             Text(f"Verdict: {verdict.name}", "plain" if verdict.name == "none found" else "warning"),
             *(Text(f"• {fact}.") for fact in verdict.facts),
-            *([Text(doubt, "warning")] if doubt else []),
             _pairs(
                 "Keys",
                 {

@@ -153,6 +153,18 @@ def test_narrow_page_does_not_scroll_sideways(page: Any) -> None:
     assert width <= inner + 2
 
 
+@pytest.mark.parametrize(("width", "rows"), [(400, 2), (1500, 1), (2560, 1)])
+def test_samples_are_small_pictures_whatever_the_screen(page: Any, width: int, rows: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/")
+    pictures = page.get_by_role("img", name="Synthetic radiograph")
+    expect(pictures).to_have_count(4)
+    idle(page)
+    boxes = [picture.bounding_box() for picture in pictures.all()]
+    assert len({round(box["y"]) for box in boxes}) == rows
+    assert all(140 < box["width"] < 280 for box in boxes)  # drawn with 256
+
+
 def test_patient_is_never_told_and_all_is_forgotten(page: Any, server: Server) -> None:
     received: list[bytes | str] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(frame)))
