@@ -90,6 +90,9 @@ SEPARATES_FROM = 0.6
 NOT_STATED = "(not stated)"
 NO_RIGHT = "there is no right answer"
 DIFFERENCE = "difference of wrong-reason rates"
+OTHER_RULES = (
+    "one audit judged by other thresholds, or with LIME and the other without; audit both again in the same way"
+)
 NO_VERDICT = "this audit has no verdicts; audit with --tier full"
 
 
@@ -328,6 +331,12 @@ class PairedReasons:
     difference: Metric
 
 
+def _rules(table: pd.DataFrame) -> tuple[frozenset[object], bool]:
+    """What a verdict of this audit depends on beside the answer: versions of the thresholds, and whether LIME was read."""
+    versions = frozenset(table["thresholds_version"].dropna()) if "thresholds_version" in table.columns else frozenset()
+    return versions, "lime_r2" in table.columns
+
+
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
     """Whether one network is right for a wrong reason more often than another, on the same cases.
 
@@ -338,14 +347,17 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
 
     Notes
     -----
-    Only cases count that both networks answer rightly and both verdicts decide, so it is not compared how often they
+    Audits by other thresholds, or with LIME and without, are not compared. Only cases count that both networks answer rightly and both verdicts decide, so it is not compared how often they
     are right. McNemar's test takes cases as independent; several cases of one patient make it too sure, so the
     interval of the difference is a patient bootstrap's.
     """
     name = "exact McNemar test"
-    if "verdict" not in first.columns or "verdict" not in second.columns:
-        test = Comparison(name, None, reason=NO_VERDICT)
-        return PairedReasons(0, 0, 0, 0, 0, test, Metric(DIFFERENCE, None, None, reason=NO_VERDICT))
+    unlike = NO_VERDICT if not all("verdict" in table.columns for table in (first, second)) else None
+    if unlike is None and _rules(first) != _rules(second):
+        unlike = OTHER_RULES
+    if unlike is not None:
+        test = Comparison(name, None, reason=unlike)
+        return PairedReasons(0, 0, 0, 0, 0, test, Metric(DIFFERENCE, None, None, reason=unlike))
     sides = []
     for table in (first, second):
         good = table[table["error"].isna() & ~table["case"].duplicated(keep=False)]

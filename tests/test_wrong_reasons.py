@@ -126,6 +126,9 @@ def test_several_cases_of_a_patient_widen_the_paired_interval() -> None:
 
 def test_nothing_to_compare_says_why() -> None:
     assert "share no case" in str(compare(table([WRONG]), table([WRONG], case=["other"])).test.reason)
+    for unlike in (table([WRONG], thresholds_version=[2]), table([WRONG], lime_r2=[0.9])):
+        found = compare(table([WRONG], thresholds_version=[3]), unlike)
+        assert "audit both again" in str(found.test.reason) and found.difference.value is None
     assert "no shared case" in str(compare(table([WRONG]), table([UNDETERMINED])).test.reason)
 
 

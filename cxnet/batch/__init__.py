@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,9 +33,9 @@ from cxnet.batch.case import LIME_COLUMNS, Row, audit_case, properties, settings
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
-from cxnet.runs import sha256
 from cxnet.verdict import thresholds
 from cxnet.weights import card
+from cxnet.writing import write_files
 from cxnet.wrong_reasons import PROPERTIES, SCHEMA, Tier
 
 __all__ = ["Plan", "Task", "audit_case", "in_processes", "on_scheduler", "plan", "properties", "run_audit"]
@@ -210,14 +208,12 @@ def _write(planned: Plan, rows: Mapping[Task, Row], settings: Mapping[str, Any],
         ),
         "verdicts": dict(sorted(Counter(row["verdict"] for row in ordered if row.get("verdict")).items())),
     }
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".cxnet-") as folder:
-        table, text = Path(folder) / path.name, Path(folder) / path.with_suffix(".json").name
-        parquet.write_table(pa.table(columns), table, compression="zstd")
-        described["sha256"] = sha256(table)
-        text.write_text(json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        for file in (table, text):
-            file.chmod(0o644)
-            os.replace(file, path.with_name(file.name))
+    table = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), table, compression="zstd")
+    content = table.getvalue().to_pybytes()
+    described["sha256"] = hashlib.sha256(content).hexdigest()
+    text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_files(path.parent, {path.name: content, path.with_suffix(".json").name: text.encode()})
     return path
 
 

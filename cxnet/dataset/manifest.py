@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cxnet.dataset.duplicates import joined
 from cxnet.dataset.layouts import list_folders
 from cxnet.errors import DatasetError
+from cxnet.writing import write_files
 
 REQUIRED = ("file", "label", "group")
 _TEXT = ("file", "label", "group", "patient", "source", "view", "findings", "lung_mask")
@@ -97,12 +96,12 @@ def _of_labels(table: pd.DataFrame, labels: tuple[str, ...] | None, path: Path) 
 def write_manifest(table: pd.DataFrame, path: Path) -> None:
     """Write a manifest; files below its folder are named from there, files elsewhere by their absolute path.
 
-    The table is written beside its destination first, so that a half-written one never stands there.
-
     Raises
     ------
     DatasetError
         If a required column is missing.
+    SettingsError
+        If the file cannot be written; what stood there stays.
     """
     path = Path(path)
     missing = set(REQUIRED) - set(table.columns)
@@ -112,13 +111,7 @@ def write_manifest(table: pd.DataFrame, path: Path) -> None:
     for column in ("file", "lung_mask"):
         if column in table:
             table[column] = [_seen_from(file, path.parent) for file in table[column]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", newline="", encoding="utf-8", dir=path.parent, prefix=".cxnet-", delete=False
-    ) as file:
-        table.to_csv(file, index=False, lineterminator="\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_files(path.parent, {path.name: table.to_csv(index=False, lineterminator="\n").encode()})
 
 
 def _seen_from(file: str, folder: Path) -> str:
