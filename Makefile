@@ -27,9 +27,9 @@ $(VENV)/.test-ready: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.app-ready
 
-# Only needed to convert PyTorch checkpoints and to retrain on a CPU.
-$(VENV)/.torch-ready: requirements-torch.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-torch.txt
+# Only needed to convert PyTorch checkpoints and to train with another backend than TensorFlow.
+$(VENV)/.backends-ready: requirements-backends.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-backends.txt
 	@touch $@
 
 lint: $(VENV)/.test-ready

@@ -148,14 +148,20 @@ def load_models(name: str | Card = "covid-cxnet", threads: int | None = None) ->
 
 def analyse(radiograph: Radiograph, models: Models, settings: Settings | None = None) -> Analysis:
     """Predict, segment, explain and score one radiograph. See :func:`analyse_steps`."""
-    *_, result = analyse_steps(radiograph, models, settings or Settings())
+    *_, result = analyse_steps(radiograph, models, settings or Settings(), partials=False)
     return result
 
 
 def analyse_steps(
-    radiograph: Radiograph, models: Models, settings: Settings, cancel: threading.Event | None = None
+    radiograph: Radiograph,
+    models: Models,
+    settings: Settings,
+    cancel: threading.Event | None = None,
+    partials: bool = True,
 ) -> Iterator[Analysis]:
     """As :func:`analyse`, but yields what is known so far: first all maps but LIME's, then LIME as it settles.
+
+    Without `partials` LIME comes once, when it is done: scoring a map takes longer than refitting it.
 
     Raises
     ------
@@ -206,9 +212,14 @@ def analyse_steps(
     segments = superpixels(
         stack[:, :, 0], model_lungs if model_lungs.any() else None, settings.superpixels, settings.seed
     )
+    latest = None
     for partial in explain_lime(stack, segments, classifier.logits, [index], settings.lime, cancel):
-        analysis = _with(analysis, _from_lime(partial[index], target))
-        yield analysis
+        latest = partial[index]
+        if partials:
+            analysis = _with(analysis, _from_lime(latest, target))
+            yield analysis
+    if latest is not None and not partials:
+        yield _with(analysis, _from_lime(latest, target))
 
 
 def _from_lime(lime: LimeExplanation, target: str) -> Explanation:

@@ -171,7 +171,7 @@ def test_unknown_names_are_refused() -> None:
 @pytest.fixture(scope="module")
 def chexnet():
     """A CheXNet of random numbers in PyTorch, with running statistics that matter."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -r requirements-torch.txt)")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install -r requirements-backends.txt)")
     from tests.torch_densenet import DenseNet121
 
     generator = torch.Generator().manual_seed(0)
