@@ -132,7 +132,8 @@ def headline(audit: StoredAudit) -> None:
             if limits
             else f"No interval: {whole.rate.reason}."
         )
-        + " An answer without a wrong reason found is not proven right. Undetermined answers stay in the denominator."
+        + " An answer without a wrong reason found is not proven right. Undetermined answers (the lungs could not be found, or the "
+        "answer names no finding and drawn opacities do not move it) stay in the denominator."
     )
 
 
