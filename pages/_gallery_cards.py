@@ -24,7 +24,7 @@ from cxnet import overlay
 from cxnet.errors import CxnetError, DatasetError
 from cxnet.radiograph import read_radiograph
 from cxnet.runs import Run
-from pages import _store
+from pages import _memory, _store
 
 SIDE_PX = 256
 PAINTED_KEPT = 400
@@ -177,6 +177,7 @@ def painted(run: Run, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Painted],
     is asked every time.
     """
     kept: OrderedDict[Hashable, Painted] = st.session_state.setdefault(_PAINTED, OrderedDict())
+    _memory.hold(kept)
     checksums = {fold["number"]: fold.get("sha256") for fold in run.info["folds"]}
     keys = [
         (run.name, checksums.get(row["fold"]), row["fold"], row["row"], row["case"], image_at_hand(row) is not None)

@@ -6,9 +6,6 @@ Caches that all users share hold networks and synthetic samples only.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import hashlib
 import threading
 import time
@@ -27,7 +24,7 @@ from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
 from cxnet.phantom import SAMPLES, Phantom
 from cxnet.radiograph import Radiograph, is_no_radiograph, read_radiographs
 from cxnet.weights import Card, card, network_of
-from pages import _jobs, _server_log, _store
+from pages import _jobs, _memory, _server_log, _store
 
 UPLOADS_KEPT = 24
 UPLOADED_PIXELS_KEPT = 160_000_000
@@ -36,8 +33,6 @@ SAID_MOST, SAID_OF = 8, 4
 ANALYSES_KEPT = 24
 SAMPLE_SIZE_PX = 640
 WARM_UP_AFTER_S = 1.5
-#: By then the page without the radiographs has been drawn, and nothing holds them any more.
-GIVE_BACK_AFTER_S = 2.0
 
 # Streamlit's server would write an upload of more than 1 MB to a temporary file while it arrives; 0 keeps it in memory.
 # How large it may be is checked by Streamlit while it streams (server.maxUploadSize).
@@ -107,6 +102,7 @@ def networks() -> dict[str, Card]:
 
 def _bounded(name: str) -> OrderedDict[Hashable, Any]:
     found: OrderedDict[Hashable, Any] = st.session_state.setdefault(name, OrderedDict())
+    _memory.hold(found)
     return found
 
 
@@ -382,20 +378,7 @@ def forget() -> None:
     st.session_state["times-forgotten"] = times + 1
     st.session_state["case"] = None  # said, not left out: the browser would go on showing the old choice
     st.query_params.clear()
-    later = threading.Timer(GIVE_BACK_AFTER_S, _give_back)
-    later.daemon = True
-    later.start()
-
-
-def _give_back() -> None:
-    """Hand memory that nobody holds back to the system.
-
-    A page's script that has ended is a cycle of its functions and all that it showed, which waits for the collector;
-    and the C library keeps what was freed for itself.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
+    _memory.give_back_soon()
 
 
 # ---------------------------------------------------------------------------------------------------------------- URL

@@ -29,7 +29,7 @@ from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
 from cxnet.lungs import look_at
 from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
-from pages import _jobs, _session
+from pages import _jobs, _memory, _session
 from pages._viewer import Box
 
 Kind = Literal["marker", "background", "lungs", "border", "opacity", "box"]
@@ -371,6 +371,7 @@ def what_if(analysis: Analysis, models: Models, box: Box | None) -> None:
 def outcome_of(analysis: Analysis, models: Models, request: Request) -> Outcome:
     """:func:`try_edit`, once a session for the same question."""
     kept: OrderedDict[Hashable, Outcome] = st.session_state.setdefault("whatif-outcomes", OrderedDict())
+    _memory.hold(kept)
     settings = analysis.settings
     key = (analysis.radiograph.sha256, settings.model, settings.enhancement, settings.seed, analysis.target, request)
     if key not in kept:

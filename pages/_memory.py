@@ -1,0 +1,103 @@
+"""Memory that sessions have given up goes back to the system.
+
+Streamlit runs every page in a thread of its own. GNU's C library gives threads arenas of their own, up to eight a core,
+each of which keeps what was freed in it: a server that has seen many analyses would hold a multiple of what it needs.
+And Streamlit keeps what the last of closed tabs held until somebody else comes, however long ago it was closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import threading
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFileManager
+
+ARENAS = 2
+_M_ARENA_MAX = -8  # of malloc.h
+#: By then the page without the radiographs has been drawn, and nothing holds them any more.
+AFTER_S = 2.0
+
+_waiting = threading.Lock()
+
+
+@cache
+def start() -> None:
+    """Ask the C library for few arenas; once a process, before its threads have any."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+
+
+Holder = MutableMapping[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What a session holds."""
+
+    session: str
+    files: UploadedFileManager
+    holders: list[Holder]
+
+
+def hold(holder: Holder) -> None:
+    """Empty what a session holds when its tab was closed for longer than Streamlit waits for it to come back.
+
+    The files of its uploader go as well.
+    """
+    context = get_script_run_ctx()
+    if context is None or not runtime.exists():
+        return
+    held = _holders(context.session_id, context.uploaded_file_mgr)
+    if not any(one is holder for one in held.holders):
+        held.holders.append(holder)
+
+
+def _closed(held: _Held) -> None:
+    """A tab has lost its connection."""
+    wait_s = float(st.get_option("server.disconnectedSessionTTL"))
+    later = threading.Timer(wait_s + AFTER_S, _drop, [held])
+    later.daemon = True
+    later.start()
+
+
+@st.cache_resource(scope="session", on_release=_closed, show_spinner=False)
+def _holders(session: str, _files: UploadedFileManager) -> _Held:
+    return _Held(session, _files, [])
+
+
+def _drop(held: _Held) -> None:
+    """Empty what a session held, unless its tab has come back."""
+    if not (runtime.exists() and runtime.get_instance().is_active_session(held.session)):
+        for holder in held.holders:
+            holder.clear()
+        held.files.remove_session_files(held.session)
+        give_back_soon()
+
+
+def give_back_soon() -> None:
+    """Give memory back in a moment, from a thread of its own."""
+    if _waiting.acquire(blocking=False):
+        later = threading.Timer(AFTER_S, _give_back)
+        later.daemon = True
+        later.start()
+
+
+def _give_back() -> None:
+    """Hand memory that nobody holds back to the system.
+
+    A page's script that has ended is a cycle of its functions and all that it showed, which waits for the collector;
+    and the C library keeps what was freed for itself.
+    """
+    _waiting.release()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
