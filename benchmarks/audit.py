@@ -86,12 +86,12 @@ def full_tier(tasks: tuple[batch.Task, ...], loaded: Models) -> None:
 
 
 def two_workers(tasks: tuple[batch.Task, ...], tier: Tier) -> None:
-    """Cases a second of two workers over one; the start of the processes and the first case of each left out."""
-    many = [task for _ in range(max(1, 24 // len(tasks))) for task in tasks]
+    """Cases a second of two workers over one; the first third, in which processes start and load, is left out."""
+    many = [task for _ in range(max(1, 72 // len(tasks))) for task in tasks]
     rates: dict[int, list[float]] = {}
     for workers in (1, 2, 1, 2):
         results = batch.in_processes(many, workers)
-        for _ in range(2 * workers):
+        for _ in range(len(many) // 3):
             next(results)
         start = time.perf_counter()
         count = sum(1 for _ in results)

@@ -113,7 +113,8 @@ class Network:
         # f32 everywhere: maps and probabilities must not depend on what the CPU offers.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+            # Pinned, the threads of every process would share the first cores.
+            options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         self._request = core.compile_model(steps.build(), "CPU", options).create_infer_request()
         self._lock = threading.Lock()
 
