@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import threading
+import weakref
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache
@@ -41,11 +42,11 @@ Holder = MutableMapping[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """What a session holds."""
+    """What a session holds; weakly, so that this neither keeps it nor lets another session see it."""
 
     session: str
-    files: UploadedFileManager
-    holders: list[Holder]
+    files: weakref.ref[UploadedFileManager]
+    holders: list[weakref.ref[Holder]]
 
 
 def hold(holder: Holder) -> None:
@@ -57,8 +58,8 @@ def hold(holder: Holder) -> None:
     if context is None or not runtime.exists():
         return
     held = _holders(context.session_id, context.uploaded_file_mgr)
-    if not any(one is holder for one in held.holders):
-        held.holders.append(holder)
+    if not any(one() is holder for one in held.holders):
+        held.holders.append(weakref.ref(holder))
 
 
 def _closed(held: _Held) -> None:
@@ -71,15 +72,19 @@ def _closed(held: _Held) -> None:
 
 @st.cache_resource(scope="session", on_release=_closed, show_spinner=False)
 def _holders(session: str, _files: UploadedFileManager) -> _Held:
-    return _Held(session, _files, [])
+    return _Held(session, weakref.ref(_files), [])
 
 
 def _drop(held: _Held) -> None:
     """Empty what a session held, unless its tab has come back."""
     if not (runtime.exists() and runtime.get_instance().is_active_session(held.session)):
-        for holder in held.holders:
-            holder.clear()
-        held.files.remove_session_files(held.session)
+        for one in held.holders:
+            holder = one()
+            if holder is not None:
+                holder.clear()
+        files = held.files()
+        if files is not None:
+            files.remove_session_files(held.session)
         give_back_soon()
 
 
