@@ -347,8 +347,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
 
     Notes
     -----
-    Audits by other thresholds, or with LIME and without, are not compared. Only cases count that both networks answer rightly and both verdicts decide, so it is not compared how often they
-    are right. McNemar's test takes cases as independent; several cases of one patient make it too sure, so the
+    Audits by other thresholds, or with LIME and without, are not compared. Only cases count that both networks answer
+    rightly and both verdicts decide, so it is not compared how often they are right. McNemar's test takes cases as independent; several cases of one patient make it too sure, so the
     interval of the difference is a patient bootstrap's.
     """
     name = "exact McNemar test"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -538,16 +538,16 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
 
 def _evidence(verdict: Verdict) -> None:
     """How strongly each causal test speaks, beside the line from which it turns."""
-    limits = {name: share * verdict.usual for name, share in asdict(thresholds()).items() if name in TESTS}
+    lines = thresholds().lines(verdict.usual)
     rows = []
     for name, meaning in TESTS.items():
-        value, limit = verdict.evidence.values.get(name), limits.get(name)
+        value = verdict.evidence.values[name]
         asked = name in ASKED[verdict.finding]
         rows.append(
             (
                 meaning,
                 "undefined" if value is None else signed(value),
-                f"from {limit:.2f}" if asked else f"not asked of an answer that names {NAMES[verdict.finding]}",
+                f"from {lines[name]:.2f}" if asked else f"not asked of an answer that names {NAMES[verdict.finding]}",
             )
         )
     names = ["Would mean", "Evidence, logits", "Turns"]

@@ -169,7 +169,7 @@ def _verdict(audit: CaseAudit | None) -> Section:
             name,
             says,
             "undefined" if (value := verdict.evidence.values.get(name)) is None else f"{value:+.2f}",
-            number(float(getattr(limits, name) * verdict.usual)) if same else "of another version",
+            number(limits.lines(verdict.usual)[name]) if same else "of another version",
         )
         for name, says in TESTS.items()
         if name in ASKED[verdict.finding]
