@@ -46,6 +46,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
+from cxnet.writing import refusal
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "runs"
@@ -367,6 +368,8 @@ def write_run(
     ------
     DatasetError
         If the name cannot be used, the run is there already, or a table lacks a column.
+    SettingsError
+        If the file system refuses it; nothing is left behind then.
     """
     folder = Path(folder)
     check_name(folder.name)
@@ -377,8 +380,11 @@ def write_run(
         if missing or table.empty:
             what = f"lacks the column(s) {', '.join(sorted(missing))}" if missing else "has no case"
             raise DatasetError(f"Fold {number} {what}; a run needs case, true and predicted for each case.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    except OSError as error:
+        raise refusal(error, folder) from error
     try:
         described = []
         for number, table in sorted(folds.items()):
@@ -407,8 +413,10 @@ def write_run(
         os.replace(partial, folder)
         if old is not None:
             shutil.rmtree(old)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise refusal(error, folder) from error
         raise
     return open_run(folder)
 

@@ -196,6 +196,8 @@ TESTS = {
 }
 #: Whether an answer names a finding → the causal tests that it is put to.
 ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker", "border", "opacity")}
+#: Tests that only keep an answer from *none found*.
+ACCUSES_NOBODY = ("opacity",)
 
 
 def names_finding(cls: str) -> bool:
@@ -442,7 +444,7 @@ def judge(
     asked = {name: found.values[name] for name in ASKED[finding]}
     turned = [name for name, value in asked.items() if value is not None and value >= lines[name]]
     tried = found.strength(limits, usual, finding) is not None
-    accused = [name for name in turned if name != "opacity"]
+    accused = [name for name in turned if name not in ACCUSES_NOBODY]
     causal_key = bool(accused) if tried and (accused or not turned) else None
     map_key, facts = _map_key(explanations, scores, limits)
     facts = [

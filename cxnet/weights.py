@@ -9,6 +9,7 @@ values: ``<name>.npz`` (Keras variables by path: train on, convert, inspect) and
 
 from __future__ import annotations
 
+import io
 import struct
 import tokenize
 import tomllib
@@ -28,6 +29,7 @@ from cxnet.architectures import ARCHITECTURES, REGIONS, Architecture, Region
 from cxnet.enhance import Enhancement
 from cxnet.errors import DatasetError, WeightsError
 from cxnet.runs import Run, find_run, sha256
+from cxnet.writing import write_files
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
@@ -234,8 +236,16 @@ def half_precision(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write variables to a ``.npz`` weights file, kernels in half precision."""
-    np.savez(path, **{key: half_precision(np.asarray(value)) for key, value in arrays.items()})  # type: ignore[arg-type]
+    """Write variables to a ``.npz`` weights file, kernels in half precision; it is whole or not there.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be written.
+    """
+    file = io.BytesIO()
+    np.savez(file, **{key: half_precision(np.asarray(value)) for key, value in arrays.items()})  # type: ignore[arg-type]
+    write_files(path.parent, {path.name: file.getvalue()})
 
 
 def assign(model: Any, arrays: Mapping[str, NDArray[Any]]) -> None:

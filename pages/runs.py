@@ -111,7 +111,7 @@ def empty_state() -> None:
         "Train one, or bring predictions that you have as a CSV (case, true, probability_… or predicted, fold):"
     )
     st.code(
-        "python -m cxnet train --dataset manifest.csv --architecture densenet121 --recipe baseline --out runs/first\n"
+        "python -m cxnet train --dataset manifest.csv --architecture densenet121 --recipe strong --out runs/first\n"
         "python -m cxnet runs import predictions.csv --out runs/mine",
         language=None,
         wrap_lines=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxnet import runs
-from cxnet.errors import CxnetError, DatasetError
+from cxnet.errors import CxnetError, DatasetError, SettingsError
 
 CLASSES = ("COVID-19", "Normal", "Pneumonia")
 
@@ -78,6 +80,19 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         runs.write_run(tmp_path / "x", {"classes": list(CLASSES), "bad": float("nan")}, {0: table(4)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(SettingsError, match="free some space"):
+        runs.write_run(tmp_path / "x", {"classes": list(CLASSES)}, {0: table(4)})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SettingsError, match="check path"):
+        runs.write_run(tmp_path / "file" / "x", {"classes": list(CLASSES)}, {0: table(4)})
 
 
 @pytest.mark.parametrize("name", ["A", "a b", ".x", "x" * 81, "ä"])

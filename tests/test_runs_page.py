@@ -16,6 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from cxnet import runs
+from cxnet.training import TrainingSettings
 from pages import _run_data, _run_exports, _run_panels
 from tests.stored_runs import CLASSES, fold_table, make_audit, make_run, open_page, text_of
 
@@ -120,7 +121,11 @@ def test_no_run_tells_how_to_make_one(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("CXNET_RUNS", raising=False)
     at = opened()
     assert "no stored run" in at.info[0].value
-    assert "python -m cxnet train" in at.code[0].value and "runs import" in at.code[0].value
+    assert "runs import" in at.code[0].value
+    words = at.code[0].value.splitlines()[0].split()
+    assert words[:4] == ["python", "-m", "cxnet", "train"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    TrainingSettings(Path("x"), options["--architecture"], options["--recipe"], Path(options["--out"]))  # known names
 
 
 @pytest.mark.parametrize("panel", ["ROC", "Precision–recall", "Calibration", "Training"])

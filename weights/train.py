@@ -1,13 +1,17 @@
-"""How the shipped weights were made, on two CPU cores: progressive sizes, a fixed time for each.
+"""How the shipped weights were made, on two CPU cores: progressive sizes, a fixed time or number of epochs for each.
 
-    python -m weights.train covid-cxnet --data DIR --out RUN   [--plan 112:14:1e-3,160:22:8e-4,...]
-    python -m weights.train unet        --data DIR --out RUN   [--minutes 38]
-    python -m weights.train convert     --out RUN              (writes the .npz, .xml and .bin files into RUN)
+    python -m weights.train covid-cxnet       --data DIR --out RUN  [--plan 112:14:1e-3,160:22:8e-4,...]
+    python -m weights.train covid-cxnet-lung  --data DIR --out RUN  --initial weights/covid-cxnet.npz --plan 224:2e:5e-4,320:2e:2e-4
+    python -m weights.train mobilenet-v1      --data DIR --out RUN  --plan 112:12e:1e-3,224:3e:5e-4
+    python -m weights.train unet              --data DIR --out RUN  [--minutes 38]
+    python -m weights.train convert           --out RUN             (writes the .npz, .xml and .bin files into RUN)
+    python -m weights.train run               --data DIR --out RUN --run runs/mobilenet-v1   (its folds as a stored run)
 
-DIR holds ``manifest.csv`` (see weights/README.md). Needs PyTorch, which trains DenseNet-121 more than twice as
-fast as TensorFlow on such a machine; the results are converted to Keras and OpenVINO. Fold 0 of
-``grouped_folds(folds=5, seed=0)`` is never trained on. Stages end by the clock, so a rerun on another machine
-gives other weights; a stopped run goes on from its last epoch.
+DIR holds ``manifest.csv`` (see weights/README.md). Needs PyTorch, which trains these networks about twice as fast as
+TensorFlow on such a machine; the results are converted to Keras and OpenVINO. A plan is size:length:peak learning rate
+for each stage; a length is in minutes, or in epochs with an "e". The first two hold out fold 0 of
+``grouped_folds(folds=5, seed=0)``; mobilenet-v1 trains all five folds of ``python -m cxnet train``. Stages that end by
+the clock give other weights on another machine; a stopped run goes on from its last epoch or fold.
 """
 
 from __future__ import annotations
@@ -15,46 +19,134 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from cxnet.architectures import ARCHITECTURES
-from cxnet.dataset import grouped_folds, read_manifest
-from cxnet.enhance import Enhancement, clahe, resize
+from cxnet import __version__, runs
+from cxnet.architectures import ARCHITECTURES, SCALING, Architecture
+from cxnet.chexnet import from_torch
+from cxnet.dataset import dataset_checksum, grouped_folds, read_manifest
+from cxnet.enhance import clahe
+from cxnet.training import Prepared, fold_table, join_copies, prepare
+from cxnet.training.preparation import cache_folder
+from cxnet.weights import assign, read_arrays, write_arrays
 from tests.torch_densenet import DenseNet121
 from tests.torch_unet import UNet
 
 CLASSES = ("COVID-19", "Normal", "Pneumonia")
-SIZE = 320
-MEAN = np.float32([0.485, 0.456, 0.406])
-DEVIATION = np.float32([0.229, 0.224, 0.225])
+LICENCE = (
+    "Weights: MIT. Training pictures: covid-cxnet CC BY 4.0, nih-cxr14 open with attribution (NIH Clinical Center), "
+    "covid-chestxray and gbc as their publishers state for each picture."
+)
 
 
 class CovidCxnet(nn.Module):
-    """COVID-CXNet: DenseNet-121, 10-unit layer, dropout 0.2, three logits."""
+    """COVID-CXNet: DenseNet-121, 10-unit layer, dropout 0.2, three logits.
 
-    def __init__(self) -> None:
+    From scratch, Adam's first steps kill most of the ten ReLU units; a linear output beside them keeps the backbone
+    learning, and the head learns at a tenth of the rate. It is dropped afterwards. `initial` holds a trained
+    network's Keras variables; such a head is alive and needs no help.
+    """
+
+    def __init__(self, initial: dict[str, np.ndarray] | None = None) -> None:
         super().__init__()
         self.densenet = DenseNet121(14)
         self.densenet.classifier = nn.Identity()
         self.fc = nn.Linear(1024, 10)
         self.drop = nn.Dropout(0.2)
         self.out = nn.Linear(10, len(CLASSES))
-        # From scratch, Adam's first steps kill most of the ten ReLU units; a linear output beside them keeps the
-        # backbone learning, and the head learns at a tenth of the rate. It is dropped afterwards.
-        self.auxiliary = nn.Linear(1024, len(CLASSES))
+        if initial is None:
+            self.auxiliary = nn.Linear(1024, len(CLASSES))
+        else:
+            self.load_state_dict(to_torch(self, initial), strict=False)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         features = self.densenet(x)
-        return self.out(self.drop(torch.relu(self.fc(features)))), self.auxiliary(features)
+        outputs = [self.out(self.drop(torch.relu(self.fc(features))))]
+        return [*outputs, self.auxiliary(features)] if hasattr(self, "auxiliary") else outputs
+
+
+class MobileNet(nn.Module):
+    """MobileNetV1 (Howard et al. 2017, table 1) with Kurz et al.'s head: mean over places, dropout 0.3, logits.
+
+    Layers have the names of ``keras.applications``, which pads right and below where it halves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
+        halving = {2, 4, 6, 12}
+        self.strides = {"conv1": 2}
+        self.norms = nn.ModuleDict()
+        self.convolutions = nn.ModuleDict()
+        self._add("conv1", nn.Conv2d(3, 32, 3, 2, bias=False), 2)
+        inputs = 32
+        for number, outputs in enumerate(widths, 1):
+            stride = 2 if number in halving else 1
+            depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=int(stride == 1), groups=inputs, bias=False)
+            self._add(f"conv_dw_{number}", depthwise, stride)
+            self._add(f"conv_pw_{number}", nn.Conv2d(inputs, outputs, 1, bias=False), 1)
+            inputs = outputs
+        self.drop = nn.Dropout(0.3)
+        self.out = nn.Linear(inputs, len(CLASSES))
+
+    def _add(self, name: str, convolution: nn.Conv2d, stride: int) -> None:
+        self.convolutions[name], self.strides[name] = convolution, stride
+        self.norms[name] = nn.BatchNorm2d(convolution.out_channels, eps=1e-3)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        for name, convolution in self.convolutions.items():
+            if self.strides[name] == 2:
+                x = nn.functional.pad(x, (0, 1, 0, 1))
+            x = nn.functional.relu6(self.norms[name](convolution(x)))
+        return [self.out(self.drop(x.mean((2, 3))))]
+
+    def keras_arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"output/kernel": self.out.weight.detach().numpy().T, "output/bias": self.out.bias.detach().numpy()}
+        for name, convolution in self.convolutions.items():
+            kernel = convolution.weight.detach().numpy().transpose(2, 3, 1, 0)  # (height, width, in, out)
+            arrays[f"{name}/kernel"] = kernel.transpose(0, 1, 3, 2) if convolution.groups > 1 else kernel
+            for ours, theirs in NORM.items():
+                arrays[f"{name}_bn/{theirs}"] = getattr(self.norms[name], ours).detach().numpy()
+        return arrays
+
+
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def to_torch(model: CovidCxnet, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The state of a network from Keras variables: the way back of :func:`cxnet.chexnet.from_torch`."""
+    state = {}
+    for key, value in model.state_dict().items():
+        for name in from_torch({key: value}):
+            array = np.float32(arrays[name])
+            state[key] = torch.from_numpy(
+                np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array)
+            )
+    for ours, theirs in (("fc", "fc"), ("out", "output")):
+        state[f"{ours}.weight"] = torch.from_numpy(np.float32(arrays[f"{theirs}/kernel"]).T.copy())
+        state[f"{ours}.bias"] = torch.from_numpy(np.float32(arrays[f"{theirs}/bias"]))
+    return state
+
+
+def covid_cxnet_arrays(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Keras variables of a trained :class:`CovidCxnet`."""
+    arrays = dict(from_torch(state))
+    for ours, theirs in (("fc", "fc"), ("out", "output")):
+        arrays[f"{theirs}/kernel"] = state[f"{ours}.weight"].numpy().T
+        arrays[f"{theirs}/bias"] = state[f"{ours}.bias"].numpy()
+    return arrays
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -80,79 +172,142 @@ def brightness(rng: np.random.Generator, gamma: float, gain: tuple[float, float]
     return np.clip(255 * levels, 0, 255).astype(np.uint8)
 
 
-def train_covid_cxnet(data: Path, out: Path, plan: list[tuple[int, float, float]]) -> None:
+@dataclass(frozen=True)
+class Stage:
+    """Part of a training: at one size, for some minutes or some epochs, to one peak of the learning rate."""
+
+    size: int
+    length: str
+    peak: float
+
+    def done(self, seconds: float, epochs: float) -> float:
+        if self.length.endswith("e"):
+            return epochs / float(self.length[:-1])
+        return seconds / 60 / float(self.length)
+
+
+def fit(
+    model: nn.Module, prepared: Prepared, row: Architecture, true: np.ndarray, train: np.ndarray, test: np.ndarray,
+    plan: list[Stage], place: Path, seed: int = 0, batch: int = 16,
+) -> None:  # fmt: skip
     """AdamW, label smoothing 0.05, classes weighted by the root of their rarity; rotation ±10°, zoom ±12 %,
-    shift ±4 %, mirroring, brightness and gamma before the three channels are made. Each stage of the plan is
-    (size in px, minutes, peak learning rate); all but the first end on a cosine."""
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    table = read_manifest(data / "manifest.csv", CLASSES)
-    fold = grouped_folds(list(table["label"]), list(table["group"]))
-    true = np.array([CLASSES.index(label) for label in table["label"]])
-    grey = np.stack([resize(cv2.imread(str(data / file), cv2.IMREAD_GRAYSCALE), SIZE) for file in table["file"]])
-    train, test = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
-    enhancement = Enhancement()
+    shift ±4 %, mirroring, brightness and gamma before the channels are made. All stages but the first end on a
+    cosine. What of a radiograph is seen was cut out before, so only grey pictures of that are kept."""
+    rng = np.random.default_rng(seed)
+    grey, side = prepared.stacks[..., row.channels.index("original")], row.input_size_px
+    mean, deviation = (np.array(values, np.float32) for values in SCALING[row.scaling])
 
     def augmented(picture: np.ndarray) -> np.ndarray:
-        middle = (SIZE - 1) / 2
+        middle = (side - 1) / 2
         affine = cv2.getRotationMatrix2D((middle, middle), rng.uniform(-10, 10), rng.uniform(0.88, 1.12))
-        affine[:, 2] += rng.uniform(-14, 14, 2)
+        affine[:, 2] += rng.uniform(-0.044, 0.044, 2) * side
         if rng.random() < 0.5:
-            picture = np.ascontiguousarray(picture[:, ::-1])
-        picture = cv2.warpAffine(picture, affine, (SIZE, SIZE), borderMode=cv2.BORDER_CONSTANT)
+            picture = picture[:, ::-1]
+        picture = cv2.warpAffine(np.ascontiguousarray(picture), affine, (side, side), borderMode=cv2.BORDER_CONSTANT)
         return cv2.LUT(picture, brightness(rng, 0.35, (0.8, 1.2), 0.08))
 
     def images(cases: np.ndarray, size: int, augment: bool) -> torch.Tensor:
         stacks = []
         for case in cases:
-            stack = enhancement.stack(augmented(grey[case]) if augment else grey[case])
-            if size != SIZE:
+            picture = np.ascontiguousarray(grey[case])
+            stack = row.enhancement.stack(augmented(picture) if augment else picture, row.channels)
+            if size != side:
                 stack = cv2.resize(stack, (size, size), interpolation=cv2.INTER_AREA)
-            stacks.append((stack.astype(np.float32) / 255 - MEAN) / DEVIATION)
+            stacks.append((stack.astype(np.float32) - mean) / deviation)
         tensor = torch.from_numpy(np.stack(stacks).transpose(0, 3, 1, 2).copy())
         return tensor.contiguous(memory_format=torch.channels_last)
 
-    model = CovidCxnet().to(memory_format=torch.channels_last)
-    checkpoint = out / "covid-cxnet.pt"
+    model = model.to(memory_format=torch.channels_last)
+    checkpoint = place.with_suffix(".pt")
     if checkpoint.exists():
         model.load_state_dict(torch.load(checkpoint, weights_only=True))
     weight = torch.tensor(len(train) / len(CLASSES) / np.bincount(true[train]), dtype=torch.float32).sqrt()
     loss_of = nn.CrossEntropyLoss(weight=weight, label_smoothing=0.05)
-    head = [p for name, p in model.named_parameters() if not name.startswith("densenet")]
+    helped = hasattr(model, "auxiliary")
+    slow = [p for name, p in model.named_parameters() if helped and not name.startswith("densenet")]
+    kept = {id(p) for p in slow}
     optimiser = torch.optim.AdamW(
-        [{"params": model.densenet.parameters(), "factor": 1.0}, {"params": head, "factor": 0.1}], weight_decay=0.02
+        [{"params": [p for p in model.parameters() if id(p) not in kept], "factor": 1.0}]
+        + ([{"params": slow, "factor": 0.1}] if slow else []),
+        weight_decay=0.02,
     )
-    for stage, (size, minutes, peak) in enumerate(plan):
-        start, epoch, seen = time.time(), 0, 0
-        while time.time() - start < 60 * minutes:
+    model.train()
+    for number, stage in enumerate(plan):
+        start, epoch, seen, done = time.time(), 0, 0, 0.0
+        while done < 1:
             losses = []
-            for cases in batches(rng.permutation(train), 16):
-                done = min(1.0, (time.time() - start) / (60 * minutes))
+            for cases in batches(rng.permutation(train), batch):
+                done = stage.done(time.time() - start, seen / len(train))
                 if done >= 1:
                     break
-                rate = peak * min(1.0, (seen + 1) / 640) * (1 if stage == 0 else 0.5 * (1 + np.cos(np.pi * done)))
+                rate = stage.peak * min(1.0, (seen + 1) / 640)
+                rate *= 1 if number == 0 else 0.5 * (1 + np.cos(np.pi * done))
                 for group in optimiser.param_groups:
                     group["lr"] = rate * group["factor"] + 1e-6
-                outputs, label = model(images(cases, size, True)), torch.from_numpy(true[cases])
-                loss = (loss_of(outputs[0], label) + loss_of(outputs[1], label)) / 2
+                outputs = model(images(cases, stage.size, True))
+                label = torch.from_numpy(true[cases])
+                loss = torch.stack([loss_of(output, label) for output in outputs]).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 losses.append(loss.item())
                 seen += len(cases)
             epoch += 1
+            done = stage.done(time.time() - start, (seen + batch) / len(train))  # the last, smaller batch is left out
             model.eval()
             with torch.no_grad():
                 parts = [test[i : i + 16] for i in range(0, len(test), 16)]
-                probability = torch.cat([torch.softmax(model(images(p, size, False))[0], 1) for p in parts]).numpy()
+                logits = [model(images(part, stage.size, False))[0] for part in parts]
+                probability = torch.softmax(torch.cat(logits), 1).numpy()
             model.train()
             figures = {
                 "loss": float(np.mean(losses)),
                 "auc": float(roc_auc_score(true[test], probability, multi_class="ovr")),
                 "accuracy": float((probability.argmax(1) == true[test]).mean()),
             }
-            log(out / "covid-cxnet.jsonl", size=size, epoch=epoch, seen=seen, **figures)
+            log(place.with_suffix(".jsonl"), size=stage.size, epoch=epoch, seen=seen, **figures)
             save(model, checkpoint)
+    model.eval()
+
+
+def classes_of(table: pd.DataFrame) -> np.ndarray:
+    return np.array([CLASSES.index(label) for label in table["label"]])
+
+
+def train_covid_cxnet(name: str, data: Path, out: Path, plan: list[Stage], initial: Path | None) -> None:
+    """Fold 0, full frame or (covid-cxnet-lung) cropped to the lungs."""
+    torch.manual_seed(0)
+    row = ARCHITECTURES[name]
+    table = read_manifest(data / "manifest.csv", CLASSES)
+    fold = grouped_folds(list(table["label"]), list(table["group"]))
+    prepared = prepare(table, data, row, row.region, row.enhancement, cache_folder())
+    model = CovidCxnet(initial and read_arrays(initial))
+    train, test = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    fit(model, prepared, row, classes_of(table), train, test, plan, out / name)
+
+
+def folds_of_mobilenet(data: Path) -> tuple[pd.DataFrame, np.ndarray, Prepared, int]:
+    """The table, each case's fold, the pictures, and how many pairs of near-duplicates were put on one side."""
+    row = ARCHITECTURES["mobilenet-v1"]
+    table, copies = join_copies(read_manifest(data / "manifest.csv", CLASSES), data, cache_folder(), print)
+    fold = grouped_folds(list(table["label"]), list(table["group"]))
+    return table, fold, prepare(table, data, row, row.region, row.enhancement, cache_folder()), copies
+
+
+def train_mobilenet(data: Path, out: Path, plan: list[Stage]) -> None:
+    """Five folds, with near-duplicates on one side, as ``python -m cxnet train`` divides them."""
+    row = ARCHITECTURES["mobilenet-v1"]
+    table, fold, prepared, _ = folds_of_mobilenet(data)
+    for number in range(5):
+        if (out / f"fold-{number}.npz").exists():
+            continue
+        torch.manual_seed(number)
+        model, test = MobileNet(), np.flatnonzero(fold == number)
+        start = time.time()
+        fit(model, prepared, row, classes_of(table), np.flatnonzero(fold != number), test, plan,
+            out / f"fold-{number}", seed=number, batch=32)  # fmt: skip
+        write_arrays(out / f"fold-{number}.npz", model.keras_arrays())
+        log(out / "mobilenet-v1.jsonl", fold=number, seconds=round(time.time() - start))
 
 
 def train_unet(data: Path, out: Path, minutes: float) -> None:
@@ -222,23 +377,80 @@ def train_unet(data: Path, out: Path, minutes: float) -> None:
 
 
 def convert(out: Path) -> None:
-    """Write the trainable and the fast form of both networks."""
+    """Write the trainable and the fast form of what was trained there (mobilenet-v1: of each fold)."""
     from cxnet import engine, weights
-    from cxnet.architectures import build_covid_cxnet, build_unet
-    from cxnet.chexnet import from_torch
 
-    state = torch.load(out / "covid-cxnet.pt", weights_only=True)
-    arrays = from_torch(state)
-    for ours, keras in (("fc", "fc"), ("out", "output")):
-        arrays[f"{keras}/kernel"] = state[f"{ours}.weight"].numpy().T
-        arrays[f"{keras}/bias"] = state[f"{ours}.bias"].numpy()
-    weights.write_arrays(out / "covid-cxnet.npz", arrays)
-    model = build_covid_cxnet(activation=None)
-    weights.assign(model, weights.read_arrays(out / "covid-cxnet.npz"))
-    engine.export(model, engine.outputs_of(ARCHITECTURES["covid-cxnet"]), out / "covid-cxnet.xml")
+    def both(arrays: dict[str, np.ndarray], architecture: str, name: str) -> None:
+        row = ARCHITECTURES[architecture]
+        options = {} if row.task == "segmentation" else {"outputs": len(CLASSES), "activation": None}
+        weights.write_arrays(out / f"{name}.npz", arrays)
+        model = row.build(input_size_px=row.input_size_px, **options)
+        weights.assign(model, weights.read_arrays(out / f"{name}.npz"))
+        engine.export(model, engine.outputs_of(row), out / f"{name}.xml")
 
-    state = torch.load(out / "unet.pt", weights_only=True)
-    statistics = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    for name in ("covid-cxnet", "covid-cxnet-lung", "unet"):
+        if (out / f"{name}.pt").exists():
+            state = torch.load(out / f"{name}.pt", weights_only=True)
+            both(unet_arrays(state) if name == "unet" else covid_cxnet_arrays(state), name, name)
+    for path in sorted(out.glob("fold-?.npz")):
+        both(dict(weights.read_arrays(path)), "mobilenet-v1", path.stem)
+
+
+def write_run(data: Path, out: Path, place: Path, plan: list[Stage]) -> None:
+    """What the five networks of mobilenet-v1 say of the radiographs that each has not seen, with their weights."""
+    import keras
+
+    row = ARCHITECTURES["mobilenet-v1"]
+    table, fold, prepared, copies = folds_of_mobilenet(data)
+    log = [json.loads(line) for line in (out / "mobilenet-v1.jsonl").read_text().splitlines()]
+    tables, told, files = {}, {}, {}
+    for number in range(5):
+        arrays = read_arrays(out / f"fold-{number}.npz")
+        model = row.build(input_size_px=row.input_size_px, outputs=len(CLASSES), activation=None)
+        assign(model, arrays)
+        cases = np.flatnonzero(fold == number)
+        tables[number] = fold_table(model, "mobilenet-v1", arrays, prepared, table, CLASSES, cases)
+        mine = {path.name: path for path in (out / f"fold-{number}{ending}" for ending in (".npz", ".xml", ".bin"))}
+        files |= mine
+        lines = [json.loads(line) for line in (out / f"fold-{number}.jsonl").read_text().splitlines()]
+        curve = [
+            {"epoch": at, "size_px": line["size"], "loss": round(line["loss"], 5), "test_accuracy": round(line["accuracy"], 5)}
+            for at, line in enumerate(lines, 1)
+        ]  # fmt: skip
+        told[number] = {
+            "epochs": len(lines), "seconds": next(entry["seconds"] for entry in log if entry["fold"] == number),
+            "curve": curve, "files": {name: runs.sha256(path) for name, path in mine.items()},
+        }  # fmt: skip
+    info = {
+        "title": "MobileNetV1",
+        "architecture": "mobilenet-v1",
+        "recipe": "weights/train.py",
+        "settings": {"plan": [asdict(stage) for stage in plan], "batch_size": 32, "seed": 0, "folds": 5, "initial": None},
+        "region": row.region,
+        "channels": list(row.channels),
+        "input_size_px": row.input_size_px,
+        "enhancement": asdict(row.enhancement),
+        "classes": list(CLASSES),
+        "map": "Grad-CAM of the predicted class",
+        "map_shape": [round((len(tables[0]["map"].iloc[0]) // 2) ** 0.5)] * 2,
+        "dataset": {
+            "sha256": dataset_checksum(read_manifest(data / "manifest.csv", CLASSES), data), "cases": len(table), "groups": int(table["group"].nunique()),
+            "near_duplicate_pairs_joined": copies, "left_out": sorted(prepared.problems.values()),
+        },
+        "versions": {
+            "cxnet": __version__, "keras": keras.version(), "trained with": f"torch {torch.__version__}",
+            "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        },
+        "stopped": False,
+        "note": "From scratch, where the paper freezes ImageNet's weights; 112 px first, then 224 px.",
+        "licence": LICENCE,
+    }  # fmt: skip
+    found = runs.write_run(place, info, tables, told, files).table
+    print(f"accuracy {(found['true'] == found['predicted']).mean():.3f} of {len(found)}")
+
+
+def unet_arrays(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Keras variables of a trained U-Net."""
     blocks = {f"down.{i}": f"down{i}" for i in range(5)} | {f"merge.{i}": f"merge{3 - i}" for i in range(4)}
     arrays = {f"up{3 - i}_conv/kernel": state[f"up.{i}.weight"].numpy().transpose(2, 3, 1, 0) for i in range(4)}
     arrays |= {f"up{3 - i}_conv/bias": state[f"up.{i}.bias"].numpy() for i in range(4)}
@@ -249,32 +461,35 @@ def convert(out: Path) -> None:
     for ours, keras in blocks.items():
         for step, (convolution, norm) in enumerate(((0, 1), (3, 4)), 1):
             arrays[f"{keras}_conv{step}/kernel"] = state[f"{ours}.{convolution}.weight"].numpy().transpose(2, 3, 1, 0)
-            for theirs, name in statistics.items():
+            for theirs, name in NORM.items():
                 arrays[f"{keras}_bn{step}/{name}"] = state[f"{ours}.{norm}.{theirs}"].numpy()
-    weights.write_arrays(out / "unet.npz", arrays)
-    model = build_unet()
-    weights.assign(model, weights.read_arrays(out / "unet.npz"))
-    engine.export(model, engine.outputs_of(ARCHITECTURES["unet"]), out / "unet.xml")
+    return arrays
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["covid-cxnet", "unet", "convert"])
+    parser.add_argument("what", choices=["covid-cxnet", "covid-cxnet-lung", "mobilenet-v1", "unet", "convert", "run"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", default="96:16:1e-3,128:16:1e-3,192:12:5e-4,320:13:2e-4")
+    parser.add_argument("--initial", type=Path, help="a covid-cxnet to go on from (.npz)")
+    parser.add_argument("--run", type=Path, metavar="runs/NAME")
     parser.add_argument("--minutes", type=float, default=38)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    plan = [Stage(int(s), length, float(r)) for s, length, r in (part.split(":") for part in options.plan.split(","))]
     if options.what == "convert":
         convert(options.out)
     elif options.data is None:
-        parser.error("--data is needed to train")
+        parser.error("--data is needed")
+    elif options.what == "run":
+        write_run(options.data, options.out, options.run, plan)
     elif options.what == "unet":
         train_unet(options.data, options.out, options.minutes)
+    elif options.what == "mobilenet-v1":
+        train_mobilenet(options.data, options.out, plan)
     else:
-        stages = [part.split(":") for part in options.plan.split(",")]
-        train_covid_cxnet(options.data, options.out, [(int(s), float(m), float(r)) for s, m, r in stages])
+        train_covid_cxnet(options.what, options.data, options.out, plan, options.initial)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
 from cxnet.statistics import wilson
-from cxnet.verdict import ASKED, TESTS, THRESHOLDS, Thresholds, names_finding, thresholds
+from cxnet.verdict import ACCUSES_NOBODY, ASKED, TESTS, THRESHOLDS, Thresholds, names_finding, thresholds
 
 FOLDER = Path(__file__).parent
 #: Detector → what it is. A higher value speaks more for a wrong reason.
@@ -225,7 +225,8 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
     failed = ~table["determined"].to_numpy(np.bool_) if "determined" in table else np.zeros(len(table), np.bool_)
-    accused = strengths(table.assign(evidence_opacity=np.nan), limits) >= 1  # drawn opacities accuse nobody
+    silent = {f"evidence_{name}": np.nan for name in ACCUSES_NOBODY}
+    accused = strengths(table.assign(**silent), limits) >= 1
     names = np.select(
         [failed, accused, outside, causal],
         ["undetermined", "wrong reason", "suspicious map", "undetermined"],

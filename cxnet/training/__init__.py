@@ -47,6 +47,7 @@ __all__ = [
     "TrainingSettings",
     "evaluate",
     "fold_table",
+    "join_copies",
     "learning_rate_range_test",
     "phases_of",
     "prepare",
@@ -159,7 +160,7 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
     checksum = dataset_checksum(table, folder)
     partial.mkdir(parents=True, exist_ok=True)
     _same_settings(partial, settings, recipe, region, checksum)
-    table, copies = _join_copies(table, folder, cache, say)
+    table, copies = join_copies(table, folder, cache, say)
     _check_groups_of_classes(table, settings.folds)
     fold = grouped_folds(list(table["label"]), list(table["group"]), settings.folds, settings.seed)
     check_groups(table, fold)
@@ -251,7 +252,7 @@ def _check_groups_of_classes(table: pd.DataFrame, folds: int) -> None:
             )
 
 
-def _join_copies(table: pd.DataFrame, folder: Path, cache: Path, say: Say) -> tuple[pd.DataFrame, int]:
+def join_copies(table: pd.DataFrame, folder: Path, cache: Path, say: Say) -> tuple[pd.DataFrame, int]:
     """Near-duplicates share a group, also where the manifest does not know of them; found once a list of files."""
     files = [folder / file for file in table["file"]]
     key = hashlib.sha256("\n".join(runs.sha256(file) for file in files).encode("ascii")).hexdigest()
@@ -403,8 +404,7 @@ class _Fold:
     def _write_weights(self) -> None:
         if self.kind == "linear":
             self._end_linear()
-        write_arrays(self.place / "new-weights.npz", {v.path: np.asarray(v) for v in self._variables()})
-        os.replace(self.place / "new-weights.npz", self.place / "weights.npz")
+        write_arrays(self.place / "weights.npz", {v.path: np.asarray(v) for v in self._variables()})
 
     def _state(self) -> list[Any]:
         """Everything that the next epoch depends on: weights, dropout's random states, the optimizer's moments."""
