@@ -1,10 +1,10 @@
 """What the shipped weights are worth on radiographs that they were not trained on.
 
-    python -m benchmarks.held_out --data DIR [--json OUT] [--run runs/covid-cxnet]
+    python -m benchmarks.held_out --data DIR [--networks covid-cxnet covid-cxnet-lung unet] [--json OUT] [--runs FOLDER]
 
 DIR holds ``manifest.csv`` (file, label, group, source, lung_mask) as described in weights/README.md. The split
-is that of the training: :func:`cxnet.dataset.grouped_folds` with five folds and seed 0, fold 0 held out. With --run
-every prediction of covid-cxnet is kept as a stored run.
+is that of the training: :func:`cxnet.dataset.grouped_folds` with five folds and seed 0, fold 0 held out. With --runs
+every prediction of a classifier is kept as a stored run of its name.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from cxnet.statistics import ConfusionMatrix, auc_intervals, metrics
 from cxnet.training import evaluate
 from cxnet.weights import card
 
+NETWORKS = ["covid-cxnet", "covid-cxnet-lung", "unet"]
+
 
 def unseen(data: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     """Fold 0 of the split that the weights were trained with, without cases that have a near-duplicate in training.
@@ -44,13 +46,13 @@ def unseen(data: Path, classes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     return table.iloc[kept].reset_index(drop=True), int((fold == 0).sum()) - len(kept)
 
 
-def classification(data: Path, out: Path | None) -> dict[str, Any]:
-    """Figures of covid-cxnet on fold 0, overall and within a source that holds two classes; kept as a run in `out`."""
-    known = card("covid-cxnet")
+def classification(name: str, data: Path, out: Path | None) -> dict[str, Any]:
+    """Figures of a network on fold 0, overall and within a source that holds two classes; kept as a run in `out`."""
+    known = card(name)
     table, left_out = unseen(data, known.classes)
     note = f"{left_out} cases of the fold are left out: they have a near-duplicate among the training radiographs."
     with tempfile.TemporaryDirectory() as folder:
-        run = evaluate(known, table, data, out or Path(folder) / "covid-cxnet", note, cache=Path(folder))
+        run = evaluate(known, table, data, (out or Path(folder)) / name, note, cache=Path(folder))
         return figures_of(run)
 
 
@@ -118,9 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--run", type=Path, metavar="runs/NAME")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--runs", type=Path, metavar="FOLDER")
     options = parser.parse_args()
-    figures = {"covid-cxnet": classification(options.data, options.run), "unet": segmentation(options.data)}
+    figures = {
+        name: segmentation(options.data) if name == "unet" else classification(name, options.data, options.runs)
+        for name in options.networks
+    }
     for name, values in figures.items():
         print(f"\n{name}")
         for key, value in values.items():

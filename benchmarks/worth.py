@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score
 
 from cxnet.architectures import Region
 from cxnet.classifier import Classifier, softmax
-from cxnet.lungs import LungSegmenter, look_at
+from cxnet.enhance import Grey
+from cxnet.lungs import LungMask, LungSegmenter, look_at
 from cxnet.radiograph import open_radiograph
 from cxnet.runs import Run, find_run
 from cxnet.statistics import ConfusionMatrix, auc_intervals, check_folds, metrics
@@ -34,6 +35,13 @@ LEAST_CASES = 10
 def probabilities(run: Run, data: Path, regions: tuple[Region, ...], batch: int = 16) -> dict[Region, Any]:
     """Softmax outputs by region, float64 (cases, classes), in the order of the run's table."""
     segmenter, table = LungSegmenter(), run.table
+    crops = run.info.get("region") == "lung-crop"
+
+    def seen(pixels: Grey, lungs: LungMask, region: Region) -> Grey:
+        if not crops or region == "lung-crop":
+            return look_at(pixels, lungs, region)[0]
+        return look_at(look_at(pixels, lungs, region)[0], lungs, "lung-crop")[0]  # of a crop, the crop is blackened
+
     found: dict[Region, Any] = {region: np.zeros((len(table), len(run.classes))) for region in regions}
     for fold in run.folds:
         network = Classifier(network_of(run, fold))
@@ -43,7 +51,7 @@ def probabilities(run: Run, data: Path, regions: tuple[Region, ...], batch: int 
             pictures = [open_radiograph(data / file).pixels for file in table["file"].iloc[part]]
             lungs = [segmenter(pixels) for pixels in pictures]
             for region in regions:
-                stacks = [network.prepare(look_at(p, m, region)[0]) for p, m in zip(pictures, lungs, strict=True)]
+                stacks = [network.prepare(seen(p, m, region)) for p, m in zip(pictures, lungs, strict=True)]
                 found[region][part] = softmax(network.logits(np.stack(stacks)))
         print(f"fold {fold}: {len(rows)} cases", flush=True)
     return found

@@ -321,14 +321,22 @@ def claim_rows(findings: Iterable[Finding]) -> pd.DataFrame:
     )
 
 
+#: Column that the claims can be filtered by → the URL's parameter.
+FILTERS = {name: f"claims-{name.lower()}" for name in ("Verdict", "Study", "Figure", "Class")}
+
+
 def claims_table() -> None:
-    """All claims with filters, the sentence of a chosen one, and a download."""
+    """All claims with filters, which stand in the URL, the sentence of a chosen one, and a download."""
     findings = _worst_first(check_claims())
     whole = claim_rows(findings)
     shown, filters = pd.Series(True, index=whole.index), []
-    for column, name in zip(st.columns(4), ("Verdict", "Study", "Figure", "Class"), strict=True):
+    for column, name in zip(st.columns(4), FILTERS, strict=True):
         options = [option for option in dict.fromkeys(whole[name]) if option]
+        asked = [option for option in st.query_params.get_all(FILTERS[name]) if option in options]
+        st.session_state.setdefault(f"claims-{name}", asked)
         wanted = column.multiselect(name, options, key=f"claims-{name}", placeholder="all")
+        if wanted != st.query_params.get_all(FILTERS[name]):
+            st.query_params[FILTERS[name]] = wanted  # nothing chosen takes the parameter away
         shown &= whole[name].isin(wanted) if wanted else True
         filters.append(",".join(wanted))
     table = whole[shown]

@@ -191,18 +191,22 @@ def _entry(panel: Panel, pictures: dict[int, int]) -> dict[str, Any]:
     return entry
 
 
-def viewer(panels: list[Panel], lungs: NDArray[np.bool_], key: str, radiograph: Radiograph | None = None) -> Box | None:
+def viewer(
+    panels: list[Panel], lungs: NDArray[np.bool_], key: str, radiograph: Radiograph | None = None, boxes: bool = False
+) -> Box | None:
     """Show panels side by side with the lungs' outline.
 
     `lungs` has the shape of the radiograph that the panels show. With `radiograph`, its sides and a scale bar are shown
-    as far as its file tells them, and a box can be drawn; the last one that was drawn on it is returned.
+    as far as its file tells them. With `boxes` a box can be drawn on it; the last one that was drawn is returned.
     """
     height, width = lungs.shape
-    found = _component()(data=_data(panels, lungs, radiograph), key=key, on_box_change=_nothing)
-    return None if radiograph is None else _box(found.get("box"), radiograph.sha256, width, height)
+    found = _component()(data=_data(panels, lungs, radiograph, boxes), key=key, on_box_change=_nothing)
+    return None if radiograph is None or not boxes else _box(found.get("box"), radiograph.sha256, width, height)
 
 
-def _data(panels: list[Panel], lungs: NDArray[np.bool_], radiograph: Radiograph | None) -> dict[str, Any]:
+def _data(
+    panels: list[Panel], lungs: NDArray[np.bool_], radiograph: Radiograph | None, boxes: bool = False
+) -> dict[str, Any]:
     """Everything that the browser gets."""
     height, width = lungs.shape
     distinct = {id(panel.pixels): panel.pixels for panel in panels}
@@ -211,7 +215,7 @@ def _data(panels: list[Panel], lungs: NDArray[np.bool_], radiograph: Radiograph 
     return {
         # the view starts anew with another picture: a flip must not pass to the next patient
         "subject": hashlib.sha256(first).hexdigest()[:16],
-        "radiograph": None if radiograph is None else radiograph.sha256,
+        "radiograph": radiograph.sha256 if radiograph is not None and boxes else None,
         "size": [width, height],
         "spacing": None if radiograph is None else _spacing(radiograph),
         "patientLeft": None if radiograph is None else radiograph.patient_left,

@@ -168,7 +168,7 @@ def work() -> None:
     active, updates, found = (job.active, job.updates, job.partial) if job is not None else (False, 0, None)
     shown: Analysis = found if found is not None and "lime" in found.explanations else quick
     drawn = _panels.panels(shown, models, channel, shared)
-    box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph)
+    box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph, boxes=True)
 
     def submit() -> None:
         try:

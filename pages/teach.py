@@ -97,6 +97,7 @@ def plant_tab() -> None:
         ],
         before.lungs.mask,
         key="teach-viewer",
+        radiograph=before.radiograph,
     )
     number = before.card.classes.index(before.target)
     was, now = (float(found.prediction.probabilities[number]) for found in (before, after))
@@ -186,7 +187,8 @@ def read_tab() -> None:
     if committed is None:
         with picture:
             pixels = found.radiograph.pixels
-            viewer([Panel("Radiograph", "to be read", pixels, outline=False)], np.zeros_like(pixels, bool), "reader")
+            panel = Panel("Radiograph", "to be read", pixels)
+            viewer([panel], np.zeros_like(pixels, bool), "reader", found.radiograph)
         return
     analysis = _session.analysis_of(found.radiograph, Settings(model=model))
     answers: dict[object, _lessons.Answered] = st.session_state.setdefault("readings", {})
@@ -195,7 +197,7 @@ def read_tab() -> None:
     with picture:
         top = float(analysis.explanations["grad-cam"].heatmap.max())
         panels = [Panel("Radiograph", "as read", found.radiograph.pixels), heat("Grad-CAM", analysis, top)]
-        viewer(panels, analysis.lungs.mask, "reader")
+        viewer(panels, analysis.lungs.mask, "reader", found.radiograph)
     with answer:
         agreed = "You **agree**" if committed[0] == network else "You **disagree**"
         st.markdown(

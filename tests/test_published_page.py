@@ -177,9 +177,19 @@ def test_filters() -> None:
     at.multiselect(key="claims-Study").select("Kurz et al. 2020").run()
     table = at.dataframe[0].value
     assert len(table) == 7 and set(table["Study"]) == {"Kurz et al. 2020"} and set(table["Recomputed"]) == {""}
+    assert at.query_params["claims-verdict"] == ["✗ does not follow", "? cannot be checked"]
     at.multiselect(key="claims-Figure").select("F1").run()
     assert not at.exception
     assert "No claim fits" in at.info[0].value and not at.dataframe
+
+
+def test_a_link_opens_the_claims_with_its_filters() -> None:
+    at = opened(**{"claims-verdict": "✗ does not follow", "claims-study": "<script>"})
+    assert at.session_state[panels.TAB_KEY] == "All claims"
+    assert at.dataframe[0].value["Printed"].tolist() == ["99.56 %", "94.20 %"]
+    assert "claims-study" not in at.query_params  # no such study
+    at.multiselect(key="claims-Verdict").set_value([]).run()
+    assert len(at.dataframe[0].value) == 294 and "claims-verdict" not in at.query_params
 
 
 def test_a_chosen_claim_tells_its_sentence_and_opens_its_run() -> None:

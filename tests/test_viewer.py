@@ -141,6 +141,8 @@ def test_a_picture_is_sent_once_and_nothing_of_the_patient() -> None:
     assert decoded(data["panels"][1]["map"]).tolist() == [[0, 64], [128, 255]]
     assert decoded(data["panels"][2]["map"]).tolist() == [[64, 96], [128, 192]]
     assert [line["share"] for line in data["panels"][1]["contours"]] == [0.25, 0.5, 0.75]
+    assert data["radiograph"] is None  # no box may be drawn unless it is asked for
+    assert _viewer._data(panels, np.ones((100, 120), bool), found, boxes=True)["radiograph"] == found.sha256
     assert "contours" not in data["panels"][2] and data["patientLeft"] == "right"
     text = json.dumps(data)
     assert PATIENT not in text and "19010203" not in text

@@ -61,28 +61,28 @@ def test_mobilenet_folds_become_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
     """From pictures to a run whose networks answer as its table says."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng, rows = np.random.default_rng(0), []
-    for number in range(45):
+    for number in range(72):
         label = train.CLASSES[number % 3]
         coarse = rng.integers(0, 256, (6, 6), dtype=np.uint8)  # phantoms would count as near-duplicates
         cv2.imwrite(str(tmp_path / f"{number}.png"), cv2.resize(coarse, (240, 240), interpolation=cv2.INTER_LINEAR))
         rows.append({"file": f"{number}.png", "label": label, "group": f"p{number}", "source": "phantom"})
     pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
-    plan, out, place = [train.Stage(64, "6e", 1e-3), train.Stage(96, "1e", 5e-4)], tmp_path / "out", tmp_path / "mine"
+    plan, out, place = [train.Stage(32, "2e", 1e-3), train.Stage(48, "1e", 5e-4)], tmp_path / "out", tmp_path / "mine"
     out.mkdir()
-    train.train_mobilenet(tmp_path, out, plan)
-    train.train_mobilenet(tmp_path, out, plan)  # all is done
-    assert len((out / "mobilenet-v1.jsonl").read_text().splitlines()) == 5
+    train.train_mobilenet(tmp_path, out, plan, folds=2)
+    train.train_mobilenet(tmp_path, out, plan, folds=2)  # all is done
+    assert len((out / "mobilenet-v1.jsonl").read_text().splitlines()) == 2
     train.convert(out)
-    train.write_run(tmp_path, out, place, plan)
+    train.write_run(tmp_path, out, place, plan, folds=2)
     run = runs.open_run(place)
-    assert runs.check(run) == [] and len(run.table) == 45
-    assert [len(entry["curve"]) for entry in run.info["folds"]] == [7] * 5
-    for fold in range(5):
+    assert runs.check(run) == [] and len(run.table) == 72
+    assert [len(entry["curve"]) for entry in run.info["folds"]] == [3] * 2
+    for fold in range(2):
         table = run.results(fold)
         card = fold_card(run, fold)
         probability = run.probabilities(table)
         assert card.input_size_px == 224 and probability is not None
-        prepared = train.folds_of_mobilenet(tmp_path)[2]
+        prepared = train.folds_of_mobilenet(tmp_path, 2)[2]
         cases = [prepared.sha256.index(case) for case in table["case"]]
         scaled = (prepared.stacks[cases].astype(np.float32) - 127.5) / 127.5
         logits = np.asarray(keras_model(card)(scaled))

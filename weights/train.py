@@ -232,12 +232,13 @@ def fit(
         weight_decay=0.02,
     )
     model.train()
+    whole = len(train) // batch * batch  # an epoch; its last, smaller batch is left out
     for number, stage in enumerate(plan):
         start, epoch, seen, done = time.time(), 0, 0, 0.0
         while done < 1:
             losses = []
             for cases in batches(rng.permutation(train), batch):
-                done = stage.done(time.time() - start, seen / len(train))
+                done = stage.done(time.time() - start, seen / whole)
                 if done >= 1:
                     break
                 rate = stage.peak * min(1.0, (seen + 1) / 640)
@@ -253,7 +254,7 @@ def fit(
                 losses.append(loss.item())
                 seen += len(cases)
             epoch += 1
-            done = stage.done(time.time() - start, (seen + batch) / len(train))  # the last, smaller batch is left out
+            done = stage.done(time.time() - start, seen / whole)
             model.eval()
             with torch.no_grad():
                 parts = [test[i : i + 16] for i in range(0, len(test), 16)]
@@ -286,19 +287,19 @@ def train_covid_cxnet(name: str, data: Path, out: Path, plan: list[Stage], initi
     fit(model, prepared, row, classes_of(table), train, test, plan, out / name)
 
 
-def folds_of_mobilenet(data: Path) -> tuple[pd.DataFrame, np.ndarray, Prepared, int]:
+def folds_of_mobilenet(data: Path, folds: int = 5) -> tuple[pd.DataFrame, np.ndarray, Prepared, int]:
     """The table, each case's fold, the pictures, and how many pairs of near-duplicates were put on one side."""
     row = ARCHITECTURES["mobilenet-v1"]
     table, copies = join_copies(read_manifest(data / "manifest.csv", CLASSES), data, cache_folder(), print)
-    fold = grouped_folds(list(table["label"]), list(table["group"]))
+    fold = grouped_folds(list(table["label"]), list(table["group"]), folds)
     return table, fold, prepare(table, data, row, row.region, row.enhancement, cache_folder()), copies
 
 
-def train_mobilenet(data: Path, out: Path, plan: list[Stage]) -> None:
+def train_mobilenet(data: Path, out: Path, plan: list[Stage], folds: int = 5) -> None:
     """Five folds, with near-duplicates on one side, as ``python -m cxnet train`` divides them."""
     row = ARCHITECTURES["mobilenet-v1"]
-    table, fold, prepared, _ = folds_of_mobilenet(data)
-    for number in range(5):
+    table, fold, prepared, _ = folds_of_mobilenet(data, folds)
+    for number in range(folds):
         if (out / f"fold-{number}.npz").exists():
             continue
         torch.manual_seed(number)
@@ -396,15 +397,15 @@ def convert(out: Path) -> None:
         both(dict(weights.read_arrays(path)), "mobilenet-v1", path.stem)
 
 
-def write_run(data: Path, out: Path, place: Path, plan: list[Stage]) -> None:
+def write_run(data: Path, out: Path, place: Path, plan: list[Stage], folds: int = 5) -> None:
     """What the five networks of mobilenet-v1 say of the radiographs that each has not seen, with their weights."""
     import keras
 
     row = ARCHITECTURES["mobilenet-v1"]
-    table, fold, prepared, copies = folds_of_mobilenet(data)
+    table, fold, prepared, copies = folds_of_mobilenet(data, folds)
     log = [json.loads(line) for line in (out / "mobilenet-v1.jsonl").read_text().splitlines()]
     tables, told, files = {}, {}, {}
-    for number in range(5):
+    for number in range(folds):
         arrays = read_arrays(out / f"fold-{number}.npz")
         model = row.build(input_size_px=row.input_size_px, outputs=len(CLASSES), activation=None)
         assign(model, arrays)
@@ -425,7 +426,7 @@ def write_run(data: Path, out: Path, place: Path, plan: list[Stage]) -> None:
         "title": "MobileNetV1",
         "architecture": "mobilenet-v1",
         "recipe": "weights/train.py",
-        "settings": {"plan": [asdict(stage) for stage in plan], "batch_size": 32, "seed": 0, "folds": 5, "initial": None},
+        "settings": {"plan": [asdict(stage) for stage in plan], "batch_size": 32, "seed": 0, "folds": folds, "initial": None},
         "region": row.region,
         "channels": list(row.channels),
         "input_size_px": row.input_size_px,
