@@ -153,8 +153,11 @@ def _report(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from cxnet.classifier import Classifier
+    from cxnet.lungs import LungSegmenter, look_at
 
     classifier = Classifier(options.model)
+    region = classifier.card.region
+    segmenter = None if region == "full" else LungSegmenter()
     columns = ["file", "sha256", *(f"probability_{name}" for name in classifier.classes), "predicted_class", "error"]
     failed = 0
     rows = []
@@ -168,7 +171,10 @@ def _predict(options: argparse.Namespace) -> int:
                 _complain(found, name)
             else:
                 row["sha256"] = found.sha256
-                prediction = classifier.predict(classifier.prepare(found.pixels))
+                pixels = found.pixels
+                if segmenter is not None:
+                    pixels, _ = look_at(pixels, segmenter(pixels), region)
+                prediction = classifier.predict(classifier.prepare(pixels))
                 for cls, probability in zip(classifier.classes, prediction.probabilities, strict=True):
                     row[f"probability_{cls}"] = f"{probability:.8f}"
                 row["predicted_class"] = prediction.predicted

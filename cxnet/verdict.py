@@ -18,7 +18,7 @@ the border, and whether it moves when opacities are drawn into the lungs. If it 
 or may not know such opacities. So that test accuses nobody: it keeps such an answer from *none found*.
 
 All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are
-shares of the evidence that the network's answers usually have (:func:`usual_evidence`): logits of one network are not
+shares of the evidence that the network's right answers usually have (:func:`usual_evidence`): logits of one network are not
 those of another.
 
 References
@@ -218,7 +218,7 @@ class Verdict:
         Why, as short sentences.
     evidence : Evidence
     usual : float
-        Logits over chance that the network's answers usually have; a threshold times this is a test's line.
+        Logits over chance that the network's right answers usually have; a threshold times this is a test's line.
     thresholds_version : int
     finding : bool
         Whether the answer names a finding, which decides on the tests: :data:`ASKED`.
@@ -387,7 +387,10 @@ def over_chance(probability: float, classes: int) -> float:
 
 
 def usual_evidence(card: Card) -> float | None:
-    """Median logit over chance of a network's answers to the cases of its fold; None without a stored run of it."""
+    """Median logit over chance of a network's right answers in its fold, as in the exam that drew the lines.
+
+    None without a stored run of it, or without a right answer.
+    """
     return None if card.run is None else _usual(*card.run, card.folder)
 
 
@@ -398,8 +401,9 @@ def _usual(name: str, fold: int, folder: Path) -> float | None:
         table = run.results(fold)
     except DatasetError:  # weights may come without their run
         return None
+    table = table[table["true"] == table["predicted"]]
     probabilities = run.probabilities(table)
-    if probabilities is None:
+    if probabilities is None or table.empty:
         return None
     return median(over_chance(float(p), len(run.classes)) for p in probabilities.max(axis=1))
 
@@ -440,13 +444,25 @@ def judge(
         usual = causal.base.logit + math.log(causal.classes - 1)
     usual = max(usual, LEAST_USUAL)
     found = evidence(causal, changed, drawn, usual)
+    return _conclude(found, _map_key(explanations, scores, limits), lungs, usual, limits, finding)
+
+
+def _conclude(
+    found: Evidence,
+    maps: tuple[bool | None, list[str]],
+    lungs: LungMask,
+    usual: float,
+    limits: Thresholds,
+    finding: bool,
+) -> Verdict:
+    """The verdict from what the tests found; `maps` is what the maps say and why, `usual` at least :data:`LEAST_USUAL`."""
     lines = limits.lines(usual)
     asked = {name: found.values[name] for name in ASKED[finding]}
     turned = [name for name, value in asked.items() if value is not None and value >= lines[name]]
     tried = found.strength(limits, usual, finding) is not None
     accused = [name for name in turned if name not in ACCUSES_NOBODY]
     causal_key = bool(accused) if tried and (accused or not turned) else None
-    map_key, facts = _map_key(explanations, scores, limits)
+    map_key, facts = maps
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
         *facts,

@@ -143,14 +143,19 @@ def fold_card(run: Run, fold: int) -> Card:
     Raises
     ------
     WeightsError
-        If the run came without that fold's weights.
+        If the run came without that fold's weights, or is of an architecture that is not known here.
     """
     info, stem = run.info, f"fold-{fold}"
     told: dict[str, Any] = next((entry for entry in info["folds"] if entry["number"] == fold), {})
     files = told.get("files", {})
     if not (run.folder / f"{stem}.npz").is_file() or f"{stem}.npz" not in files:
         raise WeightsError(f"The run {run.name} came without the weights of its fold {fold}; choose another network.")
-    row = ARCHITECTURES[info["architecture"]]
+    row = ARCHITECTURES.get(str(info.get("architecture")))
+    if row is None:
+        raise WeightsError(
+            f"The run {run.name} is of the architecture {info.get('architecture')!r}, which this version of cxnet does not "
+            "know; use the version that made it."
+        )
     dataset, cases = info.get("dataset", {}), int(told.get("cases", 0))
     trained = int(dataset.get("cases", cases)) - cases
     return Card(

@@ -57,5 +57,5 @@ def refusal(error: OSError, place: Path | None = None) -> SettingsError:
     """What the file system refused, as one sentence; `place` is what the user knows, the error's own if left out."""
     where = place or error.filename or "A file"
     what = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check path and permissions"
-    why = error.strerror or type(error).__name__
+    why = os.strerror(error.errno) if error.errno else type(error).__name__
     return SettingsError(f"{where} cannot be read or written ({why}); {what} and try again.")

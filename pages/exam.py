@@ -163,7 +163,7 @@ st.subheader("Where not to trust it")
 LIMITS = {
     PHANTOMS: """
 - **The pictures are drawn and the networks are tiny.** The other exam has real pictures, but tiny networks too. Thresholds are
-  shares of the evidence that a network's answers usually have, which makes networks comparable but not equal.
+  shares of the evidence that a network's right answers usually have, which makes networks comparable but not equal.
 - **Few networks.** The tests were designed on the networks that gave the thresholds. In a first sitting with two clean
   networks in each half, 6 of 71 right answers of clean networks were accused, all of one network that had seen no
   erased parts and all by the appearance test; two more clean networks were then added to each half.

@@ -44,7 +44,7 @@ def toy(seed: int = 0):
 
     def predict(pictures: np.ndarray) -> np.ndarray:
         z = (pictures.astype(float) * weights).sum(axis=(1, 2, 3))
-        return np.stack([-z, z], axis=1)
+        return np.stack([np.zeros_like(z), z], axis=1)
 
     return stack, predict, exact
 
@@ -85,7 +85,8 @@ def test_one_block_that_decides_everything() -> None:
     mean = float(hidden(stack, "mean")[0, 0, 0])
 
     def predict(pictures: np.ndarray) -> np.ndarray:
-        return pictures[:, 16:32, 32:48].astype(float).mean(axis=(1, 2, 3))[:, None]
+        z = pictures[:, 16:32, 32:48].astype(float).mean(axis=(1, 2, 3))
+        return np.stack([z, np.zeros_like(z)], axis=1)
 
     heatmap = np.zeros((SIZE, SIZE))
     heatmap[20, 40] = 1
@@ -94,6 +95,16 @@ def test_one_block_that_decides_everything() -> None:
     assert [score.value for score in curves.scores[:2]] == pytest.approx([1 / 32, 31 / 32])
     assert curves.scores[0].null["random order"] == pytest.approx(0.5, abs=0.07)
     assert curves.effect == pytest.approx(200 - mean)
+
+
+def test_what_all_outputs_of_a_picture_share_means_nothing() -> None:
+    stack, predict, exact = toy()
+
+    def shifted(pictures: np.ndarray) -> np.ndarray:
+        return predict(pictures) + pictures.astype(float).std(axis=(1, 2, 3))[:, None]
+
+    plain, _ = figures(stack, exact, predict)
+    assert figures(stack, exact, shifted)[0] == pytest.approx(plain)
 
 
 def test_a_constant_map_has_no_figures_but_a_reason() -> None:

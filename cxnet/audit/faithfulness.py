@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cxnet.audit.appearance import answers
 from cxnet.audit.localisation import AuditScore
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.weights import FOLDER, Card
@@ -156,8 +157,8 @@ def insertion_deletion(
 
     Notes
     -----
-    RISE follows the probability from grey or a blur; we follow the logit, which does not saturate, and divide by the
-    effect of hiding everything, so that 1 is the whole picture and 0 none of it. A network that reacts to the edges
+    RISE follows the probability from grey or a blur; we follow its logit, which does not saturate (see
+    :func:`cxnet.audit.appearance.answers` why not the raw output), and divide by the effect of hiding everything, so that 1 is the whole picture and 0 none of it. A network that reacts to the edges
     of what is hidden does so in random orders too: read the gap, not the area.
     """
     if stack.ndim != 3 or stack.dtype != np.uint8 or heatmap.shape != stack.shape[:2]:
@@ -233,15 +234,12 @@ def insertion_deletion(
 
 
 def _logits(predict: Predict, pictures: NDArray[np.uint8], target: int) -> NDArray[np.float64]:
-    logits = np.asarray(predict(pictures), np.float64)
-    if logits.ndim != 2 or len(logits) != len(pictures) or not 0 <= target < logits.shape[1]:
+    logits = predict(pictures)
+    if len(logits) != len(pictures):
         raise SettingsError(
-            f"The network must give one row of logits a picture, with a column {target}; received shape "
-            f"{logits.shape} for {len(pictures)} pictures."
+            f"The network must give one row of logits a picture; received {len(logits)} for {len(pictures)} pictures."
         )
-    if not np.isfinite(logits).all():
-        raise SettingsError("The network gave a logit that is not finite, so its curve cannot be followed.")
-    return np.asarray(logits[:, target], np.float64)
+    return np.array([answer.logit for answer in answers(logits, target)])
 
 
 # ------------------------------------------------------------------------------------------------ randomisation

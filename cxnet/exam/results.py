@@ -220,15 +220,21 @@ def areas(table: pd.DataFrame, limits: Thresholds, resamples: int = RESAMPLES) -
     return found
 
 
+def read(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose tests could be read; all, where the lungs are known and need not be found."""
+    if "determined" not in table:
+        return np.ones(len(table), np.bool_)
+    return table["determined"].to_numpy(np.bool_)
+
+
 def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     """Verdict of every row under thresholds; undetermined where the audit gave none, as the lungs that it found fail their gate."""
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
-    failed = ~table["determined"].to_numpy(np.bool_) if "determined" in table else np.zeros(len(table), np.bool_)
     silent = {f"evidence_{name}": np.nan for name in ACCUSES_NOBODY}
     accused = strengths(table.assign(**silent), limits) >= 1
     names = np.select(
-        [failed, accused, outside, causal],
+        [~read(table), accused, outside, causal],
         ["undetermined", "wrong reason", "suspicious map", "undetermined"],
         "none found",
     )
@@ -274,7 +280,7 @@ def shares(table: pd.DataFrame, limits: Thresholds, names: tuple[str, ...]) -> l
 def measure(table: pd.DataFrame, about: Mapping[str, Any], resamples: int = RESAMPLES) -> Exam:
     """Measure everything on all judged answers with the thresholds as they are: nothing is chosen.
 
-    Answers without a verdict, because the lungs could not be found, are counted and enter no area.
+    Answers whose tests could not be read, because the lungs could not be found, are counted and enter no area.
     """
     limits = thresholds()
     table = table.assign(verdict=verdicts(table, limits)).reset_index(drop=True)
@@ -284,7 +290,7 @@ def measure(table: pd.DataFrame, about: Mapping[str, Any], resamples: int = RESA
         "thresholds": asdict(limits),
         **about,
         "accused": accused(clean, resamples),
-        "areas": areas(table[table["verdict"] != "undetermined"], limits, resamples),
+        "areas": areas(table[read(table)], limits, resamples),
         "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined")),
     }
     return Exam(info, table)
@@ -333,7 +339,7 @@ def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
         f"least_z = {values['least_z']:.2f}\n"
         f"least_lift = {values['least_lift']:.2f}\n\n"
         "[causal]\n"
-        "# evidence as a share of what the network's answers usually have, see cxnet.verdict\n"
+        "# evidence as a share of what the network's right answers usually have, see cxnet.verdict\n"
         + "".join(f"{name} = {values[name]:.2f}\n" for name in TESTS)
         + f"\n[gates]\nleast_local_r2 = {values['least_local_r2']}\n",
         "utf-8",

@@ -32,7 +32,7 @@ from cxnet.exam.results import CHOOSE, REPORT, RESAMPLES, Exam, conclude
 from cxnet.explain import Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.lungs import LungMask
-from cxnet.verdict import Thresholds, Verdict, judge, names_finding, surroundings, with_opacities
+from cxnet.verdict import Thresholds, Verdict, judge, names_finding, surroundings, thresholds, with_opacities
 
 #: A network that is right on less of what it was trained for has learnt nothing that could be audited.
 LEAST_ACCURACY = 0.9
@@ -91,14 +91,17 @@ def judge_case(
         "lift": by_name["lift"],
         **{f"evidence_{name}": value for name, value in verdict.evidence.values.items()},
     }
+    if lungs_of is not None:
+        tried = verdict.evidence.strength(thresholds(), usual, finding) is not None
+        figures["determined"] = lungs.ok and tried
     return figures, verdict
 
 
 def sit(network: FixtureNetwork, cases: Sequence[Case], lungs_of: LungsOf | None = None) -> list[dict[str, Any]]:
     """Judge all right answers of a network to some cases: one row each.
 
-    With `lungs_of` of :func:`judge_case` the row says whether the audit gave a verdict: the
-    lungs that it found may fail their gate.
+    With `lungs_of` of :func:`judge_case` the row says whether the tests could be read: the lungs that the product
+    finds may fail their gate. An answer that only the opacities keep from a verdict was read.
     """
     cv2.setNumThreads(1)  # one process a network: more threads would only wait for one another
     rows = []
@@ -111,9 +114,7 @@ def sit(network: FixtureNetwork, cases: Sequence[Case], lungs_of: LungsOf | None
             row: dict[str, Any] = {"network": network.name, "kind": network.kind, "seed": network.seed}
             row["half"] = half(network.seed) if lungs_of is None else REPORT
             row |= {"case": case.sha256 or case.number, "answer": CLASSES[case.true]}
-            figures, verdict = judge_case(network, case, usual, lungs_of=lungs_of)
-            if lungs_of is not None:
-                figures["determined"] = verdict.name != "undetermined"
+            figures, _ = judge_case(network, case, usual, lungs_of=lungs_of)
             rows.append(row | figures)
     return rows
 

@@ -246,6 +246,11 @@ def _guarded(name: str, decode: Callable[[], _Decoded]) -> _Decoded:
         except Exception as error:
             if type(error).__name__ == "DecompressionBombError":
                 refusal = TooLarge(f"The {name} file unpacks to far more pixels than the limit; export a smaller one.")
+            elif type(error).__name__ == "UnidentifiedImageError":
+                refusal = DamagedFile(
+                    f"The {name} file is damaged, or stores its pixels in a way that is not read; export it again, as 8-bit "
+                    "or 16-bit grey."
+                )
             else:
                 refusal = DamagedFile(
                     f"The {name} file is damaged or cut short and cannot be decoded ({type(error).__name__}); "

@@ -315,9 +315,9 @@ def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
         values = picture.modality_table(values)
     else:
         values = values * picture.slope + picture.intercept
-    shown = _windowed(values, counts[levels], picture, notes)
+    shown, black, white = _windowed(values, counts[levels], picture, notes)
     grey = np.zeros(len(counts), np.uint8)  # padding stays black
-    grey[levels] = scaled(shown, float(shown.min()), float(shown.max()))
+    grey[levels] = scaled(shown, black, white)
     if picture.inverted:
         grey[levels] = 255 - grey[levels]
     found = np.empty(picture.stored.shape, np.uint8)
@@ -328,27 +328,38 @@ def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
 
 def _windowed(
     values: NDArray[np.float64], counts: NDArray[np.intp], picture: Dicom, notes: list[str]
-) -> NDArray[np.float64]:
-    """VOI LUT or window; where there is none, or one that cannot work, the 0.5 to 99.5 percentile."""
+) -> tuple[NDArray[np.float64], float, float]:
+    """Values after VOI LUT or window, and which of them are black and white.
+
+    Where there is no window, or one that cannot work, the 0.5 to 99.5 percentile. A table's own lowest and highest output
+    are black and white: tables often fill less than the bits that they claim.
+    """
     if picture.has_voi_table:
         shown = values if picture.voi_table is None else picture.voi_table(values)
         if picture.voi_table is not None and np.ptp(shown) > 0:
-            return shown
+            return shown, float(shown.min()), float(shown.max())
         notes.append("The file's VOI lookup table cannot be used.")
     if picture.centres and picture.widths:
         centre, width = picture.centres[0], picture.widths[0]
         if np.isfinite(centre) and np.isfinite(width) and width >= 1:
             shown = _window(values, centre, width, picture.function)
-            if np.ptp(shown) > 0:
+            if np.ptp(shown) > 1 / 255:
                 if len(picture.centres) > 1:
                     notes.append("The file offers several windows; the first is used.")
-                return shown
+                return shown, 0.0, 1.0
         notes.append("The file's window cannot be used.")
     if not picture.widths and not picture.has_voi_table and picture.bits_stored == 8:
-        return values  # 8-bit pictures without a window are ready to be shown
+        # 8-bit pictures without a window are ready to be shown
+        if picture.modality_table is not None:
+            return values, float(values.min()), float(values.max())
+        lowest = -128 if picture.stored.dtype.kind == "i" else 0
+        ends = [picture.slope * end + picture.intercept for end in (lowest, lowest + 255)]
+        return values, min(ends), max(ends)
     low, high = np.percentile(values, (0.5, 99.5), weights=counts, method="inverted_cdf")
     notes.append("Auto window: grey levels from the 0.5 to the 99.5 percentile.")
-    return np.asarray(np.clip(values, low, high), np.float64) if high > low else values
+    if not high > low:
+        low, high = values.min(), values.max()
+    return np.clip(values, low, high), float(low), float(high)
 
 
 def _window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:

@@ -68,7 +68,10 @@ def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
         ImageOps.exif_transpose(upright, in_place=True)  # otherwise a copy, turned or not
         mode = upright.mode
         if mode.startswith(("I", "F")):
-            return _array(upright, mode)
+            found = _array(upright, mode)
+            # Pillow turns pictures whose zero is white round if they have 8 bits, but not if they have 16
+            white_is_zero = kind == "TIFF" and mode.startswith("I;16") and image.tag_v2.get(262) == 0
+            return 65535 - found if white_is_zero else found
         if "transparency" in upright.info or mode in ("PA", "La", "RGBa"):
             return _array(upright, "RGBA")
         if mode in ("L", "LA", "RGB", "RGBA"):
@@ -129,7 +132,11 @@ def blocks(height: int, width: int) -> list[slice]:
 
 
 def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """16-bit, 32-bit and float pictures as 8-bit: the full 16-bit range, or the picture's own where that is unused."""
+    """16-bit, 32-bit and float pictures as 8-bit.
+
+    Whole numbers from 0 are taken to have as many bits as the brightest needs, if these are 13 to 16; other pictures are
+    stretched over their own range.
+    """
     finite = np.isfinite(values)
     if not finite.all():
         if not finite.any():
@@ -137,8 +144,11 @@ def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
         notes.append("Values that are no numbers were set to the darkest one.")
         values = np.where(finite, values, values[finite].min())
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and 65535 / 16 <= high <= 65535 and np.issubdtype(values.dtype, np.integer):
-        low, high = 0.0, 65535.0
+    if low >= 0 and 4096 <= high <= 65535 and np.issubdtype(values.dtype, np.integer):
+        bits = int(high).bit_length()
+        low, high = 0.0, float(2**bits - 1)
+        if bits < 16:
+            notes.append(f"Grey levels were read as {bits}-bit values, as the brightest one needs no more.")
     else:
         notes.append("Grey levels were stretched from the darkest to the brightest value of the picture.")
     return scaled(values, low, high)
