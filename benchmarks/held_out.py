@@ -26,7 +26,7 @@ from cxnet.dataset import grouped_folds, near_duplicates, read_manifest
 from cxnet.lungs import LungSegmenter
 from cxnet.radiograph import open_radiograph
 from cxnet.runs import Run
-from cxnet.statistics import ConfusionMatrix, auc_intervals, metrics
+from cxnet.statistics import auc_intervals, check_folds, patient_metrics
 from cxnet.training import evaluate
 from cxnet.weights import card
 
@@ -57,19 +57,21 @@ def classification(name: str, data: Path, out: Path | None) -> dict[str, Any]:
 
 
 def figures_of(run: Run) -> dict[str, Any]:
-    """Accuracy, sensitivities and AUC of a run's cases with 95 % intervals (Wilson; patient bootstrap)."""
+    """Accuracy, sensitivities and AUC of a run's cases, each with its interval over patients and what kind that is."""
     found = run.table
     true = list(found["true"])
-    matrix = ConfusionMatrix.from_cases(true, list(found["predicted"]), run.classes, list(found["case"]))
+    groups, withhold = list(found["group"]), check_folds(found).intervals_reason
     figures: dict[str, Any] = {"cases": len(found), "note": run.info["note"]}
-    ranked = auc_intervals(true, run.probabilities(found), list(found["group"]), run.classes)
-    for metric in (*metrics(matrix), *ranked):
+    ranked = auc_intervals(true, run.probabilities(found), groups, run.classes, withhold=withhold)
+    counted = patient_metrics(true, list(found["predicted"]), groups, run.classes, withhold=withhold)
+    for metric in (*counted, *ranked):
         if (
             metric.name in ("accuracy", "sensitivity", "specificity", "ROC AUC", "macro ROC AUC")
             and metric.value is not None
         ):
             name = f"{metric.name} {metric.cls or ''}".strip()
-            figures[name] = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+            limits = "" if metric.low is None else f" [{metric.low:.3f}, {metric.high:.3f}]"
+            figures[name] = f"{metric.value:.3f}{limits} ({metric.interval or metric.reason})"
     nih = (found["source"] == "nih-cxr14").to_numpy()
     if nih.any():
         pneumonia, normal = (found[f"logit {name}"].to_numpy()[nih] for name in ("Pneumonia", "Normal"))

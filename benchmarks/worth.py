@@ -26,7 +26,7 @@ from cxnet.enhance import Grey
 from cxnet.lungs import LungMask, LungSegmenter, look_at
 from cxnet.radiograph import open_radiograph
 from cxnet.runs import Run, find_run
-from cxnet.statistics import ConfusionMatrix, auc_intervals, check_folds, metrics
+from cxnet.statistics import auc_intervals, check_folds, patient_metrics
 from cxnet.weights import network_of
 
 LEAST_CASES = 10
@@ -95,14 +95,17 @@ def within_sources(run: Run, table: pd.DataFrame, shown: Any) -> dict[str, str]:
 
 
 def per_source(run: Run, table: pd.DataFrame) -> dict[str, str]:
-    """Accuracy of each source's cases, with Wilson's interval and how many classes it has."""
+    """Accuracy of each source's cases, with its interval over patients and how many classes it has."""
+    withhold = check_folds(table).intervals_reason
     rows = {}
     for source, cases in table.groupby("source"):
-        matrix = ConfusionMatrix.from_cases(list(cases["true"]), list(cases["predicted"]), run.classes)
-        accuracy = next(m for m in metrics(matrix) if m.name == "accuracy")
+        labels, groups = list(cases["true"]), list(cases["group"])
+        found = patient_metrics(labels, list(cases["predicted"]), groups, run.classes, withhold=withhold)
+        accuracy = next(m for m in found if m.name == "accuracy")
+        limits = "" if accuracy.low is None else f" [{accuracy.low:.3f}, {accuracy.high:.3f}]"
         rows[f"accuracy in {source}"] = (
-            f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] (n = {len(cases)}, "
-            f"{cases['true'].nunique()} classes)"
+            f"{accuracy.value:.3f}{limits} ({accuracy.interval or accuracy.reason}; n = {len(cases)}, "
+            f"{len(set(labels))} classes)"
         )
     return rows
 

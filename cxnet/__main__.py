@@ -66,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a closed pipe is understood
+        return code
     except RadiographError as error:
         _complain(error)
         return 1
@@ -76,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     except CxnetError as error:
         _complain(error)
         return 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         _complain(refusal(error))
         return 2
@@ -332,7 +337,7 @@ def _show(options: argparse.Namespace) -> int:
 def _show_run(run: Any) -> None:
     import pandas as pd
 
-    from cxnet.statistics import ConfusionMatrix, check_folds, metrics
+    from cxnet.statistics import ConfusionMatrix, check_folds, patient_metrics
 
     table = run.table
     matrix = ConfusionMatrix.from_cases(list(table["true"]), list(table["predicted"]), run.classes, list(table["case"]))
@@ -341,8 +346,10 @@ def _show_run(run: Any) -> None:
     print(pd.DataFrame(matrix.counts, index=[f"true {c}" for c in run.classes], columns=list(run.classes)).to_string())
     for sentence in checked.problems:
         print(f"beware: {sentence}")
-    for metric in metrics(matrix, withhold=checked.intervals_reason):
-        interval = f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else ""
+    groups = list(table["group"]) if "group" in table else [None] * len(table)
+    answers = list(table["true"]), list(table["predicted"])
+    for metric in patient_metrics(*answers, groups, run.classes, withhold=checked.intervals_reason):
+        interval = f" [{metric.low:.3f}, {metric.high:.3f}], {metric.interval}" if metric.low is not None else ""
         value = f"{metric.value:.3f}{interval}" if metric.value is not None else f"undefined: {metric.reason}"
         print(f"{metric.name}{' ' + metric.cls if metric.cls else ''}: {value}")
 

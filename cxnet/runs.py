@@ -46,6 +46,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
+from cxnet.statistics.patients import is_missing
 from cxnet.writing import refusal
 
 SCHEMA = 1
@@ -305,7 +306,8 @@ def check(run: Run) -> list[str]:
     if table["case"].duplicated().any():
         problems.append(f"{int(table['case'].duplicated().sum())} cases are in more than one row.")
     if "group" in table.columns:
-        crossing = table.groupby("group")["fold"].nunique()
+        known = table[~table["group"].map(is_missing).astype(np.bool_)]  # nobody knows whether the others cross
+        crossing = known.groupby("group")["fold"].nunique()
         if (crossing > 1).any():
             problems.append(
                 f"{int((crossing > 1).sum())} groups are in more than one fold, so folds are not independent."
@@ -428,7 +430,8 @@ def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None
     ----------
     source : Path
         CSV with the columns case, true, and either predicted or one ``probability <class>`` (or
-        ``probability_<class>``) a class; optionally fold (0 when left out), file, group, source, view.
+        ``probability_<class>``) a class; optionally fold (0 when left out), file, group, source, view. In the last
+        three NA, N/A, NaN, null and none, in any case, say that it is not known, as an empty field does.
     folder : Path
         Where the run is written.
     classes : sequence of str, optional
@@ -485,6 +488,9 @@ def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None
     fold = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table.columns else pd.Series(0, table.index)
     if fold.isna().any() or (fold != fold.round()).any() or (fold < 0).any():
         raise DatasetError(f"{source.name} has a fold that is no whole number from 0; correct the column fold.")
+    for column in ("group", "source", "view"):
+        if column in table.columns:
+            table.loc[table[column].map(is_missing), column] = ""
     kept = ["case", *(c for c in ("file", "group", "source", "view") if c in table.columns), "true", "predicted"]
     kept += [f"probability {name}" for name in names] if given else []
     folds = {int(number): table.loc[fold == number, kept] for number in sorted(fold.unique())}

@@ -54,8 +54,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
-from cxnet.statistics import Comparison, Metric, bootstrap, check_folds, mcnemar_exact, wilson
-from cxnet.statistics.intervals import is_missing
+from cxnet.statistics import Comparison, Metric, bootstrap, check_folds, mcnemar_exact
+from cxnet.statistics.patients import is_missing, patient_codes, patient_proportion
 from cxnet.statistics.probabilities import Ranking
 
 Tier = Literal["full", "fast"]
@@ -207,37 +207,18 @@ def rate(table: pd.DataFrame, part: str, *, withhold: str | None = None, resampl
     bad = (table["verdict"] == WRONG).to_numpy(np.bool_)
     count, wrong = len(table), int(bad.sum())
     undetermined = int((table["verdict"] == UNDETERMINED).sum())
-    return Rate(part, count, wrong, undetermined, _share(bad, _groups(table), withhold, resamples))
+    patients, unknown = patient_codes(_groups(table))
+    share = patient_proportion(
+        "wrong-reason rate", None, bad, patients, "there are no such answers",
+        withhold=withhold or unknown, resamples=resamples,
+    )  # fmt: skip
+    return Rate(part, count, wrong, undetermined, share)
 
 
 def _groups(table: pd.DataFrame) -> list[str | None]:
     if "group" not in table.columns:
         return [None] * len(table)
     return [None if is_missing(value) else str(value) for value in table["group"].tolist()]
-
-
-def _share(bad: NDArray[np.bool_], groups: list[str | None], withhold: str | None, resamples: int) -> Metric:
-    count, wrong = len(bad), int(bad.sum())
-    if not count:
-        return Metric("wrong-reason rate", None, None, reason="there are no such answers", numerator=0, denominator=0)
-    value = wrong / count
-    unknown = sum(group is None for group in groups)
-    if withhold is None and unknown:
-        withhold = f"the patient of {unknown} case(s) is not known"
-    reason, kind = withhold, None
-    low: float | None = None
-    high: float | None = None
-    if reason is None:
-        patients = len(set(groups))
-        if patients == count:
-            (low, high), kind = wilson(wrong, count), "Wilson 95 %"
-        elif wrong in (0, count):
-            (low, high), kind = wilson(patients if wrong else 0, patients), "Wilson 95 %, over patients"
-        else:
-            found = bootstrap(lambda drawn: float(bad[drawn].mean()), groups, resamples=resamples)
-            low, high, reason = found.low, found.high, found.reason
-            kind = None if reason else "patient bootstrap 95 %"
-    return Metric("wrong-reason rate", None, value, low, high, kind, reason, wrong, count)
 
 
 def withheld(table: pd.DataFrame) -> str | None:

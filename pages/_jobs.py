@@ -30,6 +30,8 @@ from pages import _server_log
 #: A lost connection comes back within this time, or its tab was closed.
 ORPHANED_AFTER_S = 10.0
 MOST_JOBS = 20
+#: Jobs of other kinds that a session may have. The page has two kinds, LIME and the verdict, and a new job replaces the
+#: session's older one of its kind, so a reader never meets this limit: it is there for whoever adds a third kind.
 MOST_PER_SESSION = 2
 POLL_S = 0.5
 #: Drawing a partial map costs the server time that the map itself needs.
@@ -163,8 +165,8 @@ class Runner:
                     place.round, place.number = old.order
                 self._cancel(old.job)
             self._waiting.append(place)
+            _server_log.event("job", kind=kind, state="queued")  # before a worker can say that it runs
             self._changed.notify_all()
-        _server_log.event("job", kind=kind, state="queued")
         return place.job
 
     def cancel(self, job: Job) -> None:
@@ -175,7 +177,10 @@ class Runner:
     def _cancel(self, job: Job) -> None:
         job.cancel.set()
         # its work holds a radiograph
-        self._waiting = [place for place in self._waiting if place.job is not job]
+        left = [place for place in self._waiting if place.job is not job]
+        if len(left) < len(self._waiting):
+            _server_log.event("job", kind=job.kind, state=job.state)  # one that runs says so itself when it has ended
+        self._waiting = left
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one."""
@@ -209,9 +214,9 @@ class Runner:
                 self._served[place.job.session] = place.round
                 place.job.started, place.job._state = time.monotonic(), "running"
             _server_log.event("job", kind=place.job.kind, state="running")
-            _run(place)
+            failure = _run(place)
             seconds = time.monotonic() - place.job.started
-            _server_log.event("job", kind=place.job.kind, state=place.job.state, seconds=seconds)
+            _server_log.event("job", kind=place.job.kind, state=place.job.state, seconds=seconds, error=failure)
             with self._changed:
                 self._running = None
             del place  # or the last radiograph would stay until the next job
@@ -240,7 +245,8 @@ class Runner:
         return [*self._waiting, *([self._running] if self._running else [])]
 
 
-def _run(place: _Place) -> None:
+def _run(place: _Place) -> str | None:
+    """Run a job to its end; the type of the error if it failed."""
     job = place.job
     try:
         for partial in place.work(job.cancel):
@@ -253,10 +259,13 @@ def _run(place: _Place) -> None:
         job._state = "cancelled" if stopped else "done"
     except CxnetError as error:
         job.error, job._state = str(error), "failed"
+        return type(error).__name__
     except Exception as error:  # the page must learn of it, and the runner must go on
         logging.getLogger("cxnet").exception("A job failed")
         job.error = f"The work failed unexpectedly ({type(error).__name__}); see the server's log."
         job._state = "failed"
+        return type(error).__name__
+    return None
 
 
 @st.cache_resource(show_spinner=False)

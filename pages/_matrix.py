@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import streamlit as st
 from numpy.typing import ArrayLike
 
-from cxnet.statistics import ConfusionMatrix, wilson
+from cxnet.statistics import ConfusionMatrix, Metric
+from cxnet.statistics.proportions import proportion
 
 Cell = tuple[str, str]
 
@@ -22,6 +22,7 @@ def matrix_picker(
     mark: tuple[str | None, str | None] | None = None,
     clickable: bool = True,
     intervals: bool = True,
+    shares: Sequence[Sequence[Metric]] | None = None,
 ) -> Cell | None:
     """Show a confusion matrix, rows true and columns predicted.
 
@@ -38,7 +39,9 @@ def matrix_picker(
     clickable : bool
         Without it, a plain table.
     intervals : bool
-        Whether rows have Wilson intervals; leave them out where cases are not independent.
+        Whether cells have Wilson intervals; leave them out where cases are not independent.
+    shares : sequence of sequence of Metric, optional
+        Of these counts, as :func:`cxnet.statistics.cell_shares`: their intervals are shown instead, if any.
 
     Returns
     -------
@@ -47,6 +50,7 @@ def matrix_picker(
     """
     names = tuple(classes)
     matrix = ConfusionMatrix.from_counts(counts, names)
+    told = shares if shares is not None else shares_of(matrix, intervals)
     clicked = st.session_state.pop(f"{key}-clicked", None) if clickable else None
     if clicked is not None and max(clicked) < len(names):
         found = (names[clicked[0]], names[clicked[1]])
@@ -59,7 +63,8 @@ def matrix_picker(
 
     data = {
         "classes": list(names),
-        "cells": [[_cell(matrix, row, column, intervals) for column in range(len(names))] for row in range(len(names))],
+        "cells": [[_cell(one, true) for one in line] for true, line in zip(names, told, strict=True)],
+        "unit": unit_of(told),
         "totals": [int(n) for n in matrix.counts.sum(axis=1)],
         "called": [int(n) for n in matrix.counts.sum(axis=0)],
         "selected": _position(selected, names),
@@ -78,21 +83,40 @@ def _position(cell: tuple[str | None, str | None] | None, names: tuple[str, ...]
     return [-1 if name is None or name not in names else names.index(name) for name in cell or (None, None)]
 
 
-def _cell(matrix: ConfusionMatrix, row: int, column: int, intervals: bool) -> dict[str, Any]:
+def shares_of(matrix: ConfusionMatrix, intervals: bool = True) -> tuple[tuple[Metric, ...], ...]:
+    """Share of each row in each cell, from counts alone, with Wilson's intervals if they are wanted."""
+    found = []
+    for true, row in zip(matrix.classes, matrix.table, strict=True):
+        withhold, undefined = None if intervals else "not wanted", f"no case is truly {true}"
+        found.append(
+            tuple(
+                proportion("share of the row", name, count, sum(row), undefined, 0.95, withhold)
+                for name, count in zip(matrix.classes, row, strict=True)
+            )
+        )
+    return tuple(found)
+
+
+def unit_of(shares: Sequence[Sequence[Metric]]) -> str:
+    """What kind of intervals these are, in a sentence; empty where there are none."""
+    kinds = sorted({metric.interval for line in shares for metric in line if metric.interval})
+    return f"Ranges: {'; '.join(kinds)}." if kinds else ""
+
+
+def _cell(share: Metric, true: str) -> dict[str, Any]:
     """What one cell says: count, share of its row, interval of that share, and all of it in a sentence."""
-    count, total = int(matrix.counts[row, column]), int(np.sum(matrix.counts[row]))
-    true, predicted = matrix.classes[row], matrix.classes[column]
-    sentence = f"True {true}, predicted {predicted}: {count:,} of {total:,}"
-    if not total:
+    count, total = share.numerator or 0, share.denominator or 0
+    sentence = f"True {true}, predicted {share.cls}: {count:,} of {total:,}"
+    if share.value is None:
         return {"count": "0", "share": 0.0, "percent": "–", "interval": "", "sentence": f"{sentence} cases"}
-    share, interval = count / total, ""
-    percent = f"{100 * share:.1f} %"
+    percent, interval = f"{100 * share.value:.1f} %", ""
     sentence += f", {percent}"
-    if intervals:
-        low, high = wilson(count, total)
-        interval = f"{100 * low:.1f} – {100 * high:.1f}"
-        sentence += f" (95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %)"
-    return {"count": f"{count:,}", "share": share, "percent": percent, "interval": interval, "sentence": sentence}
+    if share.low is not None and share.high is not None:
+        interval = f"{100 * share.low:.1f} – {100 * share.high:.1f}"
+        kind = "patient bootstrap" if "bootstrap" in str(share.interval) else "Wilson"
+        over = " over patients" if "over patients" in str(share.interval) else ""
+        sentence += f" (95 % {kind} interval{over} {100 * share.low:.1f} to {100 * share.high:.1f} %)"
+    return {"count": f"{count:,}", "share": share.value, "percent": percent, "interval": interval, "sentence": sentence}
 
 
 _HTML = """<div class="matrix"></div>"""
@@ -159,8 +183,10 @@ export default function (component) {
     const again = focused && focused.dataset ? [focused.dataset.row, focused.dataset.column] : null;
     const table = make("table"), head = make("thead"), body = make("tbody");
     if (size > 5) box.classList.add("many"); else box.classList.remove("many");
-    table.append(make("caption", data.clickable ? "Choose a cell to see its cases. Shading and % are shares of the row."
-      : "Shading and % are shares of the row."));
+    const caption = make("caption", data.clickable ? "Choose a cell to see its cases. Shading and % are shares of the row."
+      : "Shading and % are shares of the row.");
+    if (data.unit) caption.append(make("span", ` ${data.unit}`, "interval"));
+    table.append(caption);
     const over = make("tr"), axis = make("th", "predicted →", "axis"), names = make("tr");
     over.append(make("td"), axis);
     axis.colSpan = size;

@@ -28,6 +28,8 @@ _M_ARENA_MAX = -8  # of malloc.h
 AFTER_S = 2.0
 
 _waiting = threading.Lock()
+#: Sessions that have lost their connection and have not held anything since, with what they held.
+_away: dict[str, _Held] = {}
 
 
 @cache
@@ -64,6 +66,11 @@ def hold(holder: Holder) -> None:
 
 def _closed(held: _Held) -> None:
     """A tab has lost its connection."""
+    _away[held.session] = held
+    _look_later(held)
+
+
+def _look_later(held: _Held) -> None:
     wait_s = float(st.get_option("server.disconnectedSessionTTL"))
     later = threading.Timer(wait_s + AFTER_S, _drop, [held])
     later.daemon = True
@@ -72,20 +79,33 @@ def _closed(held: _Held) -> None:
 
 @st.cache_resource(scope="session", on_release=_closed, show_spinner=False)
 def _holders(session: str, _files: UploadedFileManager) -> _Held:
-    return _Held(session, weakref.ref(_files), [])
+    before = _away.pop(session, None)  # it has come back: what it held before is still its own
+    return _Held(session, weakref.ref(_files), before.holders if before else [])
 
 
 def _drop(held: _Held) -> None:
-    """Empty what a session held, unless its tab has come back."""
-    if not (runtime.exists() and runtime.get_instance().is_active_session(held.session)):
-        for one in held.holders:
-            holder = one()
-            if holder is not None:
-                holder.clear()
-        files = held.files()
-        if files is not None:
-            files.remove_session_files(held.session)
-        give_back_soon()
+    """Empty what a session held, if that is the last that closed and its tab can no longer come back."""
+    if _away.get(held.session) is not held:
+        return
+    if _kept(held.session):
+        # A tab that comes back does not run its page, and so holds nothing, until somebody uses it: if it is closed
+        # before that, nobody tells.
+        _look_later(held)
+        return
+    del _away[held.session]
+    for one in held.holders:
+        holder = one()
+        if holder is not None:
+            holder.clear()
+    files = held.files()
+    if files is not None:
+        files.remove_session_files(held.session)
+    give_back_soon()
+
+
+def _kept(session: str) -> bool:
+    """Whether Streamlit keeps a session: its tab is open, or was lost so short a time ago that it may come back."""
+    return runtime.exists() and runtime.get_instance()._session_mgr.get_session_info(session) is not None
 
 
 def give_back_soon() -> None:

@@ -15,7 +15,7 @@ from cxnet.audit import ZONES, AuditScore, sanity_check
 from cxnet.errors import CxnetError
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import grad_cam
-from cxnet.statistics import ConfusionMatrix, metrics, wilson
+from cxnet.statistics import ConfusionMatrix, Metric, cell_shares, patient_metrics
 from cxnet.verdict import CaseAudit
 from cxnet.weights import Card
 from pages import _store
@@ -23,7 +23,6 @@ from pages._matrix import matrix_picker
 from pages._viewer import WHOLE, Panel
 
 CHANNEL_TITLES = {"original": "original", "clahe": "CLAHE", "beasf": "BEASF"}
-LOW_R2, WEAK_R2 = 0.3, 0.5
 
 
 def notice() -> None:
@@ -85,12 +84,15 @@ def how_often(analysis: Analysis) -> None:
     if not said.any():
         st.markdown(f"It said **{predicted}** of none of the radiographs that it was tested on.")
         return
-    right = int((said & (results["true"] == predicted)).sum())
-    low, high = wilson(right, int(said.sum()))
+    found = next(m for m in held_out_figures(analysis.card, results) if (m.name, m.cls) == ("precision", predicted))
+    assert found.value is not None
+    limits = ""
+    if found.low is not None and found.high is not None:
+        limits = f" (95 % interval {100 * found.low:.0f} to {100 * found.high:.0f})"
     st.markdown(
-        f"On radiographs that it never saw it said **{predicted}** {int(said.sum())} times and was right **{right}** "
-        f"times: {100 * right / said.sum():.0f} % (95 % interval {100 * low:.0f} to {100 * high:.0f}). With other "
-        "shares of the classes it would be another figure."
+        f"On radiographs that it never saw it said **{predicted}** {found.denominator} times and was right "
+        f"**{found.numerator}** times: {100 * found.value:.0f} %{limits}. With other shares of the classes it would be "
+        "another figure."
     )
 
 
@@ -108,7 +110,8 @@ def how_good(analysis: Analysis) -> None:
             )
             own = results.loc[results["case"] == analysis.radiograph.sha256, "true"]
             mark = (str(own.iloc[0]) if len(own) else None, analysis.prediction.predicted)
-            matrix_picker(matrix.counts, card.classes, key="marked-matrix", mark=mark, clickable=False)
+            shares = _held_out(card.name, card.sha256, results, card.classes)[1]
+            matrix_picker(matrix.counts, card.classes, key="marked-matrix", mark=mark, clickable=False, shares=shares)
             st.page_link(
                 "pages/runs.py", label="Every one of these predictions", icon=":material/grid_view:",
                 query_params={"run": card.run[0], "fold": str(card.run[1])},
@@ -124,25 +127,50 @@ def held_out_cases(card: Card) -> pd.DataFrame | None:
     return found.results(card.run[1])
 
 
+def _answers(results: pd.DataFrame) -> tuple[list[str], list[str], list[str | None]]:
+    """True class, answer and patient of each case."""
+    groups = list(results["group"]) if "group" in results.columns else [None] * len(results)
+    return list(results["true"]), list(results["predicted"]), groups
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _held_out(
+    name: str, sha256: str, _results: pd.DataFrame, _classes: tuple[str, ...]
+) -> tuple[tuple[Metric, ...], tuple[tuple[Metric, ...], ...]]:
+    """Figures and cells of a network's :func:`held_out_cases`; resampled once."""
+    answers = _answers(_results)
+    return patient_metrics(*answers, _classes), cell_shares(*answers, _classes)
+
+
+def held_out_figures(card: Card, results: pd.DataFrame) -> tuple[Metric, ...]:
+    """Figures of :func:`held_out_cases`."""
+    return _held_out(card.name, card.sha256, results, card.classes)[0]
+
+
 def sensitivities(card: Card) -> None:
     """What a network reached, a bar a class: shown while there is no radiograph."""
     results = held_out_cases(card)
     if results is None:
         return
-    matrix = ConfusionMatrix.from_cases(list(results["true"]), list(results["predicted"]), card.classes)
-    found = [metric for metric in metrics(matrix) if metric.name == "sensitivity" and metric.value is not None]
+    found = [(metric, metric.value) for metric in held_out_figures(card, results) if metric.name == "sensitivity"]
+    shown = [
+        (m, value, value if m.low is None else m.low, value if m.high is None else m.high)
+        for m, value in found
+        if value is not None
+    ]
     accent, _, ink = colours()
     bars = go.Figure(
         go.Scatter(
-            x=[m.value for m in found],
-            y=[m.cls for m in found],
+            x=[value for _, value, _, _ in shown],
+            y=[m.cls for m, _, _, _ in shown],
             mode="markers+text",
             marker={"color": accent, "size": 11},
-            text=[f"{m.value:.2f}" for m in found],
+            text=[f"{value:.2f}" for _, value, _, _ in shown],
             textposition="top center",
             error_x={
                 "type": "data", "symmetric": False, "color": accent, "thickness": 2,
-                "array": [m.high - m.value for m in found], "arrayminus": [m.value - m.low for m in found],
+                "array": [high - value for _, value, _, high in shown],
+                "arrayminus": [value - low for _, value, low, _ in shown],
             },
             hoverinfo="skip",
         )
@@ -288,9 +316,9 @@ def _fidelity(explanation: Explanation) -> None:
     fitted = "" if explanation.r2 is None else f" (fitted {explanation.r2:.2f})"
     held_out = "unknown yet" if explanation.r2_held_out is None else f"{explanation.r2_held_out:.2f}"
     st.markdown(f"Local R² held out **{held_out}**{fitted}; {explanation.samples} samples, top five {settled}")
-    if r2 is None or r2 < LOW_R2:
+    if r2 is None or r2 < report.LOW_R2:
         st.error("Do not interpret: the surrogate does not follow the network here.", icon=":material/block:")
-    elif r2 < WEAK_R2:
+    elif r2 < report.WEAK_R2:
         st.warning("Weak: the surrogate follows the network only in part.", icon=":material/warning:")
 
 

@@ -240,15 +240,15 @@ def curves(selection: Selection, kind: str, cls: str) -> list[Curve]:
 
 
 def breakdown(
-    selection: Selection, column: str, called: NDArray[np.int64], withhold: str | None
-) -> tuple[list[tuple[str, ConfusionMatrix, tuple[Metric, ...]]], list[str]]:
-    """Matrix and figures for each source or view, and the parts that hold one class only."""
+    selection: Selection, column: str, called: NDArray[np.int64]
+) -> tuple[list[tuple[str, ConfusionMatrix]], list[str]]:
+    """Matrix of each source or view, and the parts that hold one class only."""
     values = selection.table[column].astype(object)
     names = values.where(values.notna() & (values != ""), NOT_STATED).astype(str).to_numpy()
     found, single = [], []
     for name in sorted(set(names)):
         matrix = ConfusionMatrix.from_counts(selection.counts(called, names == name), selection.run.classes)
-        found.append((name, matrix, figures.metrics(matrix, withhold=withhold)))
+        found.append((name, matrix))
         if (matrix.counts.sum(axis=1) > 0).sum() == 1:
             single.append(name)
     return found, single

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from cxnet.statistics import ConfusionMatrix, wilson
+from cxnet.statistics import Metric
+from pages._matrix import unit_of
 
 CELL_PX, HEAD_PX, SIDE_PX, EDGE_PX = 110, 96, 190, 20
 ACCENT, INK, PAPER = (11, 110, 117), (21, 35, 42), (255, 255, 255)
@@ -54,14 +54,14 @@ def _short(name: str, characters: int = 20) -> str:
 
 def _size(classes: Sequence[str]) -> tuple[int, int]:
     side = len(classes) * CELL_PX
-    return max(560, SIDE_PX + side + EDGE_PX), HEAD_PX + 44 + side + 62
+    return max(560, SIDE_PX + side + EDGE_PX), HEAD_PX + 44 + side + 82
 
 
 def _drawing(
-    counts: ArrayLike, classes: Sequence[str], title: str, subtitle: str, intervals: bool
+    shares: Sequence[Sequence[Metric]], classes: Sequence[str], title: str, subtitle: str
 ) -> Iterator[_Text | _Box]:
     """Everything on the picture, the same for both formats."""
-    matrix = ConfusionMatrix.from_counts(counts, tuple(classes))
+    counts = np.array([[share.numerator or 0 for share in line] for line in shares], np.int64)
     yield _Text(EDGE_PX, 32, title, 18, "start", True)
     yield _Text(EDGE_PX, 56, subtitle, 13, "start")
     middle = SIDE_PX + len(classes) * CELL_PX / 2
@@ -70,41 +70,37 @@ def _drawing(
     for number, name in enumerate(classes):
         x, y = SIDE_PX + number * CELL_PX + CELL_PX / 2, HEAD_PX + 44 + number * CELL_PX + CELL_PX / 2
         yield _Text(x, HEAD_PX + 14, _short(name, 15), 13, bold=True)
-        yield _Text(x, HEAD_PX + 32, f"n = {int(matrix.counts[:, number].sum()):,}", 11)
+        yield _Text(x, HEAD_PX + 32, f"n = {int(counts[:, number].sum()):,}", 11)
         yield _Text(SIDE_PX - 10, y - 2, _short(name), 13, "end", True)
-        yield _Text(SIDE_PX - 10, y + 16, f"n = {int(matrix.counts[number].sum()):,}", 11, "end")
-    for row in range(len(classes)):
-        total = int(matrix.counts[row].sum())
-        for column in range(len(classes)):
-            count = int(matrix.counts[row, column])
+        yield _Text(SIDE_PX - 10, y + 16, f"n = {int(counts[number].sum()):,}", 11, "end")
+    for row, line in enumerate(shares):
+        for column, metric in enumerate(line):
             left, top = SIDE_PX + column * CELL_PX, HEAD_PX + 44 + row * CELL_PX
-            share = count / total if total else 0.0
+            share = metric.value or 0.0
             mix = np.array(PAPER) + 0.5 * share * (np.array(ACCENT) - np.array(PAPER))
             red, green, blue = (int(level) for level in mix.round())
             yield _Box(left + 2, top + 2, CELL_PX - 4, (red, green, blue))
             centre = left + CELL_PX / 2
-            yield _Text(centre, top + 46, f"{count:,}", 20, bold=True)
-            yield _Text(centre, top + 68, f"{100 * share:.1f} %" if total else "no case", 13)
-            if total and intervals:
-                low, high = wilson(count, total)
-                yield _Text(centre, top + 88, f"{100 * low:.1f} to {100 * high:.1f}", 11)
+            yield _Text(centre, top + 46, f"{metric.numerator or 0:,}", 20, bold=True)
+            yield _Text(centre, top + 68, "no case" if metric.value is None else f"{100 * share:.1f} %", 13)
+            if metric.low is not None and metric.high is not None:
+                yield _Text(centre, top + 88, f"{100 * metric.low:.1f} to {100 * metric.high:.1f}", 11)
     foot = HEAD_PX + 44 + len(classes) * CELL_PX + 24
-    told = "Counts, share of the row" + (", 95 % Wilson interval of the share." if intervals else ".")
-    yield _Text(EDGE_PX, foot, told, 12, "start")
-    yield _Text(EDGE_PX, foot + 20, "cxnet. For research and teaching, no medical device.", 12, "start")
+    yield _Text(EDGE_PX, foot, "Counts, shares of the row.", 12, "start")
+    told = [unit_of(shares), "cxnet. For research and teaching, no medical device."]
+    for number, line_of_text in enumerate(filter(None, told), 1):
+        yield _Text(EDGE_PX, foot + 20 * number, line_of_text, 12, "start")
 
 
-def matrix_svg(
-    counts: ArrayLike, classes: Sequence[str], title: str, subtitle: str = "", intervals: bool = True
-) -> bytes:
-    """A confusion matrix with title, counts, shares and intervals as SVG."""
+def matrix_svg(shares: Sequence[Sequence[Metric]], classes: Sequence[str], title: str, subtitle: str = "") -> bytes:
+    """A confusion matrix with title, counts, shares and their intervals (:func:`cell_shares`) as SVG."""
     width, height = _size(classes)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="sans-serif" role="img" aria-label="{escape(title)}">',
         f'<rect width="{width}" height="{height}" fill="rgb{PAPER}"/>',
     ]
-    for item in _drawing(counts, classes, title, subtitle, intervals):
+    for item in _drawing(shares, classes, title, subtitle):
         if isinstance(item, _Box):
             lines.append(
                 f'<rect x="{item.x:g}" y="{item.y:g}" width="{item.side:g}" height="{item.side:g}" rx="6" '
@@ -120,14 +116,14 @@ def matrix_svg(
 
 
 def matrix_png(
-    counts: ArrayLike, classes: Sequence[str], title: str, subtitle: str = "", intervals: bool = True, scale: int = 2
+    shares: Sequence[Sequence[Metric]], classes: Sequence[str], title: str, subtitle: str = "", scale: int = 2
 ) -> bytes:
     """The picture of :func:`matrix_svg` as PNG."""
     width, height = _size(classes)
     picture = Image.new("RGB", (width * scale, height * scale), PAPER)
     draw = ImageDraw.Draw(picture)
     anchors = {"start": "ls", "middle": "ms", "end": "rs"}
-    for item in _drawing(counts, classes, title, subtitle, intervals):
+    for item in _drawing(shares, classes, title, subtitle):
         x, y = item.x * scale, item.y * scale
         if isinstance(item, _Box):
             side = item.side * scale

@@ -16,16 +16,21 @@ from numpy.typing import NDArray
 
 from cxnet import statistics as figures
 from cxnet.runs import Run
-from cxnet.statistics import ConfusionMatrix, FoldCheck, Metric
+from cxnet.statistics import FoldCheck, Metric
 from pages import _run_data as data
 from pages import _run_exports as exports
 from pages._matrix import Cell, matrix_picker
 from pages._run_data import Selection
 
+#: Of patients, for intervals of shares; fewer in a run of :data:`pages._run_data.MANY_CASES`, whose limits hardly move.
+RESAMPLES, FEW_RESAMPLES = 2000, 200
 CONFIDENCE = "confidence (class called)"
 MOST_ROWS = 500
 LIGHT = ("#0b6e75", "#b4560f", "#5b4bb3", "#a1285a", "#47731c", "#6b5b3e")
 DARK = ("#4cc2c9", "#f0a35e", "#a99cf5", "#f07fa8", "#a3cf6f", "#d1bf98")
+
+
+Shares = tuple[tuple[Metric, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,11 @@ class Matrix:
         if self.threshold is None:
             return "decisions as stored"
         return f"{self.threshold[0]} called from probability {self.threshold[1]:.2f}"
+
+    @property
+    def shares(self) -> Shares:
+        """Share of its row in each cell, with intervals over patients."""
+        return _shares(self.selection.key, self.threshold, self.check.intervals_reason, self.selection, self.called)
 
     def rows(self, cell: Cell) -> pd.DataFrame:
         """The cases of a cell."""
@@ -103,11 +113,55 @@ def _draw(figure: go.Figure, key: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ metrics
 
 
+def _resamples(cases: int) -> int:
+    return RESAMPLES if cases <= data.MANY_CASES else FEW_RESAMPLES
+
+
+def _named(selection: Selection, called: NDArray[np.int64]) -> list[str]:
+    classes = selection.run.classes
+    return [classes[number] for number in called.tolist()]
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _counted(
+    key: data.Key,
+    threshold: tuple[str, float] | None,
+    withhold: str | None,
+    part: tuple[str, str] | None,
+    _selection: Selection,
+    _called: NDArray[np.int64],
+) -> tuple[Metric, ...]:
+    """Figures of the counts; `part` is a column and its value, where not all cases are meant."""
+    where = np.arange(len(_called))
+    if part is not None:
+        values = _selection.table[part[0]].astype(object)
+        names = values.where(values.notna(), "").astype(str).replace("", data.NOT_STATED)
+        where = np.flatnonzero(names == part[1])
+    true, called, groups = _named(_selection, _selection.true), _named(_selection, _called), _selection.groups
+    return figures.patient_metrics(
+        [true[at] for at in where], [called[at] for at in where], [groups[at] for at in where],
+        _selection.run.classes, withhold=withhold, resamples=_resamples(len(where)),
+    )  # fmt: skip
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _shares(
+    key: data.Key,
+    threshold: tuple[str, float] | None,
+    withhold: str | None,
+    _selection: Selection,
+    _called: NDArray[np.int64],
+) -> Shares:
+    return figures.cell_shares(
+        _named(_selection, _selection.true), _named(_selection, _called), _selection.groups, _selection.run.classes,
+        withhold=withhold, resamples=_resamples(len(_called)),
+    )  # fmt: skip
+
+
 def all_metrics(matrix: Matrix) -> list[Metric]:
     """Figures from counts, and those from probabilities with the intervals that were resampled so far."""
     selection, reason = matrix.selection, matrix.check.intervals_reason
-    table = ConfusionMatrix.from_counts(matrix.counts, matrix.classes)
-    found = list(figures.metrics(table, withhold=reason))
+    found = list(_counted(selection.key, matrix.threshold, reason, None, selection, matrix.called))
     if selection.probabilities is None:
         return found
     resamples, seconds = data.bootstrap_cost(selection)
@@ -143,14 +197,24 @@ def metric_frame(found: Sequence[Metric]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Class", "Figure", "Value", "95 % interval", "Cases", "Interval, or why none"])
 
 
+def unit(selection: Selection) -> str:
+    """What the intervals of shares take as one draw, in a sentence."""
+    cases, patients = len(selection.table), len(set(selection.groups))
+    if patients == cases:
+        return "Intervals of shares are Wilson's: each patient has one case."
+    return (
+        f"Intervals of shares draw whole patients ({patients:,} with {cases:,} cases); where each patient of a figure "
+        "has one case, or the share is 0 or 1, they are Wilson's over patients."
+    )
+
+
 def metric_table(matrix: Matrix) -> None:
     """Figures with intervals; those that need resampling wait for a button when they take long."""
     selection = matrix.selection
     frame = metric_frame(all_metrics(matrix))
     st.dataframe(frame, hide_index=True, width="stretch", height=420, key="runs-metrics")
     reason = matrix.check.intervals_reason
-    if reason is not None:
-        st.caption(f"Intervals are withheld: {reason}.")
+    st.caption(f"Intervals are withheld: {reason}." if reason is not None else unit(selection))
     if selection.probabilities is None:
         st.caption("This run stores decisions only, so there are no curves, areas or calibration.")
         return
@@ -256,7 +320,8 @@ def reliability(matrix: Matrix, cls: str | None) -> None:
         "what chance explains."
     )
     pooled = " Probabilities of all folds' networks are pooled." if selection.fold is None else ""
-    bar = "Bars are Wilson intervals of each bin." if bars else "Intervals of the bins are withheld."
+    wilson = "Bars are Wilson intervals of each bin, which count cases as independent."
+    bar = wilson if bars else "Intervals of the bins are withheld."
     st.caption(f"{bar} A moved operating point does not change probabilities.{pooled}")
 
 
@@ -302,9 +367,11 @@ def _told(metric: Metric) -> str:
 
 def parts_frame(matrix: Matrix, column: str) -> tuple[pd.DataFrame, list[str]]:
     """Figures for each source or view, and the parts that hold one class only."""
-    parts, single = data.breakdown(matrix.selection, column, matrix.called, matrix.check.intervals_reason)
+    selection, reason = matrix.selection, matrix.check.intervals_reason
+    parts, single = data.breakdown(selection, column, matrix.called)
     rows = []
-    for name, table, found in parts:
+    for name, table in parts:
+        found = _counted(selection.key, matrix.threshold, reason, (column, name), selection, matrix.called)
         by = {(m.name, m.cls): m for m in found}
         row = {column.capitalize(): name, "n": table.total, "accuracy": _told(by["accuracy", None])}
         row |= {f"sensitivity: {cls}": _told(by["sensitivity", cls]) for cls in matrix.classes}
@@ -328,10 +395,10 @@ def parts(matrix: Matrix) -> None:
                 "the disease; figures of such a part say nothing about that.",
                 icon=":material/warning:",
             )
-    told = "95 % Wilson intervals in brackets"
+    told, more = "95 % intervals in brackets", f" {unit(matrix.selection)}"
     if not matrix.check.intervals_valid:
-        told = f"Intervals are withheld: {matrix.check.intervals_reason}"
-    st.caption(f"{told}; n is the number of cases behind each figure; {matrix.decisions}.")
+        told, more = f"Intervals are withheld: {matrix.check.intervals_reason}", ""
+    st.caption(f"{told}; n is the number of cases behind each figure; {matrix.decisions}.{more}")
 
 
 # --------------------------------------------------------------------------------------------------------- comparison
@@ -372,6 +439,20 @@ def disagreements(paired: data.Paired, classes: Sequence[str], which: str = "all
     return found
 
 
+@st.cache_data(max_entries=16, show_spinner=False)
+def _paired_shares(
+    first_key: data.Key, second_key: data.Key, side: str, withhold: str | None, _first: Selection, _paired: data.Paired
+) -> Shares:
+    """Shares of one side's matrix of the shared cases; patients are those that the first run tells."""
+    cases = _paired.cases
+    told = pd.Series(_first.groups, index=_first.table["case"], dtype=object)
+    groups = told[~told.index.duplicated()].reindex(cases["case"]).tolist()
+    return figures.cell_shares(
+        cases["true"].tolist(), cases[f"predicted {side}"].tolist(), groups, _first.run.classes,
+        withhold=withhold, resamples=_resamples(len(cases)),
+    )  # fmt: skip
+
+
 def comparison(first: Selection, second: Selection, withhold: str | None) -> None:
     """Two runs on the cases that both have."""
     paired = data.compare(first, second)
@@ -387,10 +468,9 @@ def comparison(first: Selection, second: Selection, withhold: str | None) -> Non
     for side, column, run in zip("AB", st.columns(2), (first.run, second.run), strict=True):
         with column:
             st.markdown(f"**{side}: {run.name}**")
-            table = ConfusionMatrix.from_cases(
-                paired.cases["true"].tolist(), paired.cases[f"predicted {side}"].tolist(), classes
-            )
-            matrix_picker(table.counts, classes, f"runs-matrix-{side}", clickable=False, intervals=withhold is None)
+            shares = _paired_shares(first.key, second.key, side, withhold, first, paired)
+            counts = [[share.numerator or 0 for share in line] for line in shares]
+            matrix_picker(counts, classes, f"runs-matrix-{side}", clickable=False, shares=shares)
     if withhold is None:
         st.dataframe(tests_frame(paired), hide_index=True, width="stretch", key="runs-tests")
         st.caption(
@@ -454,13 +534,10 @@ def matrix_csv(matrix: Matrix) -> bytes:
 def downloads(matrix: Matrix, cell: Cell | None, link: str) -> None:
     """Pictures and tables of what is shown, and the link that reopens it."""
     stem = exports.file_name(matrix.title)
-    arguments = (matrix.counts, matrix.classes, matrix.title, f"{matrix.counts.sum():,} cases, {matrix.decisions}")
-    valid = matrix.check.intervals_valid
+    arguments = (matrix.shares, matrix.classes, matrix.title, f"{matrix.counts.sum():,} cases, {matrix.decisions}")
     first, second, third = st.columns(3)
-    _download(first, "Matrix (PNG)", lambda: exports.matrix_png(*arguments, valid), f"{stem}-matrix.png", "image/png")
-    _download(
-        second, "Matrix (SVG)", lambda: exports.matrix_svg(*arguments, valid), f"{stem}-matrix.svg", "image/svg+xml"
-    )
+    _download(first, "Matrix (PNG)", lambda: exports.matrix_png(*arguments), f"{stem}-matrix.png", "image/png")
+    _download(second, "Matrix (SVG)", lambda: exports.matrix_svg(*arguments), f"{stem}-matrix.svg", "image/svg+xml")
     _download(third, "Matrix (CSV)", lambda: matrix_csv(matrix), f"{stem}-matrix.csv", "text/csv")
     _download(first, "Figures (CSV)", lambda: figures_csv(matrix), f"{stem}-figures.csv", "text/csv")
     for column, place in (("source", second), ("view", third)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from cxnet.analysis import Analysis, Models
+from cxnet.analysis import Analysis, Models, Settings
 from cxnet.audit import FILLS, add_opacity, find_markers, hide, lung_region, pad_border, remove, two_lungs
 from cxnet.audit.appearance import answers
 from cxnet.audit.causal import BORDERS, CONTROLS, MODES_DIFFER
@@ -27,6 +27,7 @@ from cxnet.audit.opacities import DRAWN, STRENGTH
 from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
+from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import look_at
 from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _memory, _session
@@ -126,11 +127,6 @@ class Outcome:
     drop: float = 0.0
     controls: tuple[tuple[float, float], ...] = ()
     controls_reason: str | None = None
-
-    @property
-    def flips(self) -> bool:
-        """Whether the predicted class becomes another one."""
-        return self.recompute is not None and int(self.recompute.argmax()) != int(self.before.argmax())
 
     @property
     def disagreeing(self) -> tuple[str, ...]:
@@ -320,15 +316,18 @@ def take_box(analysis: Analysis, box: Box | None) -> None:
         _ask(analysis.radiograph.sha256, "box")
 
 
-def section(analysis: Analysis, models: Models, box: Box | None) -> None:
-    """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested."""
+def section(analysis: Analysis, models: Models, box: Box | None, lime: _jobs.Job | None = None) -> None:
+    """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested.
+
+    `lime` is this analysis's LIME job, if there is one.
+    """
     take_box(analysis, box)
-    job = _session.job_of(_verdict_key(analysis))
+    job = _verdict_job(analysis)
     every = _jobs.POLL_S if job is not None and job.active else None
     st.subheader("What if …", divider="gray")
     st.fragment(what_if)(analysis, models, box)
     st.subheader("Is it the right reason?", divider="gray")
-    st.fragment(verdict_panel, run_every=every)(analysis, models)
+    st.fragment(verdict_panel, run_every=every)(analysis, models, lime)
 
 
 def _ask(sha256: str, kind: Kind, controls: int = FEW_CONTROLS) -> None:
@@ -453,10 +452,23 @@ def _controls(found: Outcome, sha256: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ verdict
 
 
-def _verdict_key(analysis: Analysis) -> Hashable:
-    """What a verdict belongs to: a radiograph, settings, and the maps that were there to be judged."""
-    finished = frozenset(method for method, found in analysis.explanations.items() if found.finished)
-    return ("verdict", analysis.radiograph.sha256, analysis.settings, finished)
+def _verdict_key(analysis: Analysis, lime: bool = True) -> Hashable:
+    """What a verdict belongs to: a radiograph, the finished maps, which alone are judged, and the settings behind them.
+
+    Without `lime`, that of the verdict before LIME's map was there.
+    """
+    finished = {method for method, found in analysis.explanations.items() if found.finished}
+    settings = replace(analysis.settings, methods=())
+    if not lime or "lime" not in finished:
+        finished.discard("lime")
+        settings = replace(settings, lime=LimeSettings(), superpixels=Settings.superpixels)
+    return ("verdict", analysis.radiograph.sha256, settings, frozenset(finished))
+
+
+def _verdict_job(analysis: Analysis) -> _jobs.Job | None:
+    """The job of the verdict on these maps; or one that still works without LIME's map, so that it can be cancelled."""
+    job, before = (_session.job_of(_verdict_key(analysis, lime)) for lime in (True, False))
+    return before if job is None and before is not None and before.active else job
 
 
 def audit_of(analysis: Analysis) -> CaseAudit | None:
@@ -466,10 +478,10 @@ def audit_of(analysis: Analysis) -> CaseAudit | None:
     return found
 
 
-def verdict_panel(analysis: Analysis, models: Models) -> None:
+def verdict_panel(analysis: Analysis, models: Models, lime: _jobs.Job | None) -> None:
     """Start button, progress, cancel; then the verdict."""
     key = _verdict_key(analysis)
-    job = _session.job_of(key)
+    job = _verdict_job(analysis)
     if job is not None and job.active:
         st.session_state["verdict-active"] = True
         shown = job.partial.shown if job.partial is not None else 0
@@ -485,11 +497,21 @@ def verdict_panel(analysis: Analysis, models: Models) -> None:
         st.error(job.error or "The tests failed.", icon=":material/error:")
     elif job is not None:
         st.info("The tests were stopped before they came to a verdict.", icon=":material/stop_circle:")
+    else:
+        before = _session.job_of(_verdict_key(analysis, lime=False))
+        if before is not None and before.state == "done":
+            st.info(
+                "LIME's map was not there when the reason was tested; test again to have it judged as well.",
+                icon=":material/info:",
+            )
     st.caption(
         "Shows the network edited pictures (without lungs, without background, markers or border, with other contrast "
         "and sharpness) and judges by two keys: what the maps show and what the network needs."
     )
-    if st.button("Test the reason", type="primary", key="run-verdict"):
+    waits = lime is not None and lime.active
+    if waits:
+        st.caption("LIME is at work, and its map counts in the verdict: test the reason when it is done, or cancel it.")
+    if st.button("Test the reason", type="primary", key="run-verdict", disabled=waits) and not waits:
         try:
             _session.start_job(key, _jobs.submit("verdict", partial(audit_steps, analysis, models)))
         except CxnetError as error:

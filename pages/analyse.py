@@ -147,8 +147,12 @@ def show_job(job: _jobs.Job | None, active: bool, drawn: int, submit) -> None:
     if job is not None and job.state == "failed":
         st.error(job.error or "The explanation failed.", icon=":material/error:")
     if st.button("Run LIME" if job is None else "Run LIME again", type="primary", key="run-lime"):
-        submit()
-        st.rerun()
+        try:
+            submit()
+        except CxnetError as error:
+            st.error(str(error), icon=":material/error:")
+        else:
+            st.rerun()
 
 
 def follow(job: _jobs.Job, drawn: int, since: float) -> None:
@@ -171,10 +175,7 @@ def work() -> None:
     box = viewer(drawn, shown.lungs.mask, key="viewer", radiograph=radiograph, boxes=True)
 
     def submit() -> None:
-        try:
-            _session.start_job(key, _jobs.submit("lime", partial(_jobs.lime_steps, quick, models, settings)))
-        except CxnetError as error:
-            st.session_state["upload_errors"] = [str(error)]
+        _session.start_job(key, _jobs.submit("lime", partial(_jobs.lime_steps, quick, models, settings)))
 
     show_job(job, active, updates, submit)
     if job is not None and job.state == "cancelled" and shown is found:
@@ -187,7 +188,7 @@ def work() -> None:
         _panels.figures(shown)
     with right:
         _panels.how_good(shown)
-    _whatif.section(shown, models, box)
+    _whatif.section(shown, models, box, job)
     st.caption(
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."

@@ -226,9 +226,7 @@ def work(found: dict[str, Run], view: View) -> None:
     left, right = st.columns([3, 2]) if len(run.classes) <= BESIDE_TABLE_CLASSES else (st.container(), st.container())
     with left:
         st.markdown(f"**Confusion matrix: {matrix.title}** · {len(selection.table):,} cases, {matrix.decisions}")
-        cell = matrix_picker(
-            matrix.counts, run.classes, "runs-matrix", view.cell, intervals=matrix.check.intervals_valid
-        )
+        cell = matrix_picker(matrix.counts, run.classes, "runs-matrix", view.cell, shares=matrix.shares)
         if cell != view.cell:
             go(true=cell and cell[0], predicted=cell and cell[1], page=None)
             view = view_of_url(found)

@@ -192,3 +192,11 @@ def test_an_analysis_without_tensorflow(file: Path, tmp_path: Path) -> None:
         "assert not {'tensorflow', 'keras', 'torch', 'lime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    run = [sys.executable, "-m", "cxnet", "runs", "show", str(Path(__file__).parents[1] / "runs" / "covid-cxnet")]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

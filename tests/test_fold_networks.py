@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from cxnet.__main__ import main
 from cxnet.analysis import Settings, analyse, available_models, load_models, to_json, to_original
 from cxnet.architectures import ARCHITECTURES, SCALING
 from cxnet.classifier import Classifier
@@ -94,9 +96,32 @@ def test_networks_that_are_not_there(name: str, word: str) -> None:
         card(name)
 
 
-def test_changed_weights_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
+@pytest.mark.parametrize("region", ["full", "lung-mask", "lung-crop", "background"])
+def test_predict_says_what_analyse_says(root: Path, tmp_path: Path, region: str) -> None:
+    name = f"untrained-{region}/fold-2"
+    table = tmp_path / "p.csv"
+    picture = root / "pictures" / "one.png"
+    assert main(["predict", str(picture), "--model", name, "--csv", str(table)]) == 0
+    row = pd.read_csv(table).iloc[0]
+    analysis = analyse(radiograph(root), load_models(name), Settings(model=name))
+    told = [row[f"probability_{cls}"] for cls in CLASSES]
+    np.testing.assert_allclose(told, analysis.prediction.probabilities, atol=1e-6)
 
+
+def test_a_run_of_an_unknown_architecture_costs_nothing_else(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(root / "untrained-full", tmp_path / "newer")
+    path = tmp_path / "newer" / "run.json"
+    path.write_text(path.read_text().replace('"base-cnn-v2"', '"base-cnn-v9"'))
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    with pytest.raises(WeightsError, match="base-cnn-v9"):
+        card("newer/fold-2")
+    names = [known.name for known in available_models()]
+    assert "covid-cxnet" in names and not any(name.startswith("newer") for name in names)
+
+
+def test_changed_weights_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(root / "untrained-full", tmp_path / "changed")
     path = tmp_path / "changed" / "fold-2.npz"
     path.write_bytes(path.read_bytes()[:-1] + b"x")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
+import pytest
 from streamlit.testing.v1 import AppTest
 
+from cxnet import report
 from cxnet.phantom import make_phantom
 from pages import _jobs
 
@@ -77,3 +80,39 @@ def test_forget_empties_the_session() -> None:
     for name in ("uploads", "analyses", "jobs", key):
         assert name not in at.session_state or not at.session_state[name]
     assert "synthetic sample" in at.info[0].value
+
+
+def test_a_full_server_is_told_beside_the_button(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> _jobs.Job:
+        raise _jobs.TooManyJobs("Too many jobs.")
+
+    at = new()
+    at.query_params["sample"] = "normal"
+    at.run().file_uploader[0].upload("one.png", b"no picture", "image/png").run()
+    (refused,) = [error.value for error in at.error]
+    with monkeypatch.context() as patched:
+        patched.setattr(_jobs, "submit", full)
+        at.button(key="run-lime").click().run()
+    assert not at.exception
+    assert [error.value for error in at.error] == [refused, "Too many jobs."]
+    assert [error.value for error in at.run().error] == [refused]  # what was said of the click is past
+
+
+def _one_map(r2: float) -> None:
+    import numpy as np
+
+    from cxnet.explain import Explanation
+    from pages import _panels
+
+    _panels._fidelity(Explanation("lime", "Normal", np.zeros((4, 4), np.float32), r2_held_out=r2, samples=16))
+
+
+def test_how_far_a_map_is_trusted_is_the_reports_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "LOW_R2", 0.8)
+    monkeypatch.setattr(report, "WEAK_R2", 0.9)
+    found = []
+    for r2 in (0.79, 0.8, 0.89, 0.9):
+        at = AppTest.from_function(_one_map, args=(r2,)).run()
+        assert not at.exception
+        found.append((len(at.error), len(at.warning)))
+    assert found == [(1, 0), (0, 1), (0, 1), (0, 0)]

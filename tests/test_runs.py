@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cxnet import runs
 from cxnet.errors import CxnetError, DatasetError, SettingsError
+from cxnet.statistics import check_folds
 
 CLASSES = ("COVID-19", "Normal", "Pneumonia")
 
@@ -163,6 +164,35 @@ def test_import_of_decisions_without_folds(tmp_path: Path) -> None:
     run = runs.import_predictions(source, tmp_path / "theirs", classes=("b", "a"))
     assert run.classes == ("b", "a") and run.folds == (0,) and run.probabilities(run.results()) is None
     assert run.results()["source"].tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize("missing", ["NA", "n/a", "NaN", " null ", "None", "none", ""])
+def test_import_takes_spellings_of_nothing_for_unknown(tmp_path: Path, missing: str) -> None:
+    rows = [f"{n},{n % 2},{'None' if n % 3 else 'NA'},NA,{missing},{missing},{missing}" for n in range(12)]
+    rows[0] = "NA,0,NA,None,p,x,PA"  # a case and classes may be called so
+    text = "\n".join(["case,fold,true,predicted,group,source,view", *rows])
+    run = runs.import_predictions(write_csv(tmp_path / "p.csv", text + "\n"), tmp_path / "theirs")
+    table = run.results()
+    assert run.classes == ("NA", "None") and "NA" in set(table["case"]) and set(table["predicted"]) == {"NA", "None"}
+    for column, known in (("group", "p"), ("source", "x"), ("view", "PA")):
+        assert sorted(table[column]) == [""] * 11 + [known]
+    assert runs.check(run) == []
+    reason = check_folds(table).intervals_reason
+    assert reason == "some patients are not known"
+
+
+def test_unknown_patients_cross_no_folds(tmp_path: Path) -> None:
+    """Nor do those of a run that was stored with "NA" in it."""
+    for number, blank in enumerate(("", None, "NA", float("nan"))):
+        parts = {fold: table(6, 6 * fold).drop(columns=["map", "lungs"]) for fold in (0, 1)}
+        for part in parts.values():
+            part["group"] = part["group"].astype(object)
+            part.loc[:2, "group"] = blank
+        assert runs.check(runs.write_run(tmp_path / f"r{number}", {"classes": list(CLASSES)}, parts)) == []
+        for part in parts.values():
+            part.loc[3, "group"] = "the same"
+        (problem,) = runs.check(runs.write_run(tmp_path / f"s{number}", {"classes": list(CLASSES)}, parts))
+        assert problem.startswith("1 groups are in more than one fold")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from cxnet import runs
+from cxnet.statistics import cell_shares, patient_metrics
 from cxnet.training import TrainingSettings
-from pages import _run_data, _run_exports, _run_panels
+from pages import _matrix, _run_data, _run_exports, _run_panels
 from tests.stored_runs import CLASSES, fold_table, make_audit, make_run, open_page, text_of
 
 ROOT = Path(__file__).parents[1]
@@ -211,10 +212,10 @@ def test_a_run_of_decisions_only(listed: Path, tmp_path: Path, monkeypatch: pyte
 def test_exports_hold_the_counts(listed: Path) -> None:
     matrix = matrix_of(listed, "alpha", None)
     title = 'alpha <&> "all"'
-    svg = _run_exports.matrix_svg(matrix.counts, matrix.classes, title, "n")
+    svg = _run_exports.matrix_svg(matrix.shares, matrix.classes, title, "n")
     words = {text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
     assert {title, *CLASSES, *(f"{count:,}" for count in matrix.counts.ravel())} <= words
-    picture = Image.open(io.BytesIO(_run_exports.matrix_png(matrix.counts, matrix.classes, title)))
+    picture = Image.open(io.BytesIO(_run_exports.matrix_png(matrix.shares, matrix.classes, title)))
     assert picture.size[0] >= 1000
     assert len(picture.convert("L").getcolors(1 << 20) or []) > 20
     counts = pd.read_csv(io.BytesIO(_run_panels.matrix_csv(matrix)))
@@ -223,6 +224,43 @@ def test_exports_hold_the_counts(listed: Path) -> None:
     cell = pd.read_csv(io.BytesIO(_run_panels.cell_csv(moved, ("COVID-19", "normal"))))
     assert len(cell) == moved.counts[0, 1]
     assert (cell["probability normal"] >= 0.1).all() and set(cell["called_here"]) == {"normal"}
+
+
+def test_intervals_say_that_they_are_over_patients(listed: Path) -> None:
+    """Patients of the stored runs have two cases each, of two classes."""
+    at = opened(run="alpha", panel="Sources and views")
+    kinds = metrics_of(at).set_index(["Class", "Figure"])["Interval, or why none"]
+    assert kinds["all", "accuracy"] == kinds["normal", "specificity"] == "patient bootstrap 95 %"
+    assert kinds["normal", "sensitivity"] == "Wilson 95 %"  # no patient has two normal cases
+    assert text_of(at).count("draw whole patients (150 with 300 cases)") == 2  # figures, and figures by source
+    table = runs.open_run(listed / "alpha").table
+    own = table[table["source"] == "hospital c"]
+    expected = next(
+        m for m in patient_metrics(*(own[name].tolist() for name in ("true", "predicted", "group")), CLASSES)
+        if m.name == "accuracy"
+    )  # fmt: skip
+    by_source = next(d.value for d in at.dataframe if "Source" in d.value.columns).set_index("Source")
+    assert f"({expected.low:.2f} – {expected.high:.2f})" in by_source.loc["hospital c", "accuracy"]
+
+
+def test_cells_and_exports_name_their_interval(listed: Path) -> None:
+    matrix = matrix_of(listed, "alpha", None)
+    assert [[share.numerator for share in line] for line in matrix.shares] == matrix.counts.tolist()
+    assert _matrix.unit_of(matrix.shares) == "Ranges: Wilson 95 %."  # one case of a class a patient
+    table = runs.open_run(listed / "alpha").table
+    answers = [table[name].tolist() for name in ("true", "predicted")]
+    shared = cell_shares(*answers, [str(n // 30) for n in range(len(table))], CLASSES)
+    told = _matrix.unit_of(shared)
+    assert told == "Ranges: patient bootstrap 95 %."
+    svg = _run_exports.matrix_svg(shared, CLASSES, "t")
+    words = {text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    share = shared[0][1]
+    assert {told, f"{100 * share.low:.1f} to {100 * share.high:.1f}"} <= words
+    assert "95 % patient bootstrap interval" in _matrix._cell(share, CLASSES[0])["sentence"]
+    withheld = matrix_of(listed, "crossing", None).shares
+    assert _matrix.unit_of(withheld) == "" and b"Ranges" not in _run_exports.matrix_svg(withheld, CLASSES, "t")
+    figures = pd.read_csv(io.BytesIO(_run_panels.figures_csv(matrix)))
+    assert figures.set_index("name").loc["accuracy", "interval"] == "patient bootstrap 95 %"
 
 
 def test_the_link_reopens_the_view(listed: Path) -> None:

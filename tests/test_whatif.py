@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,11 @@ from cxnet.analysis import Analysis, Models, Settings, analyse, load_models
 from cxnet.audit import find_markers, hide, lung_region, pad_border, remove
 from cxnet.audit.opacities import DRAWN, STRENGTH, add_opacity
 from cxnet.classifier import softmax
+from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import LungMask
 from cxnet.phantom import SAMPLES
 from cxnet.radiograph import Radiograph
-from pages import _whatif
+from pages import _jobs, _session, _whatif
 from pages._viewer import _box
 from pages._whatif import KINDS, Request, audit_steps, control_boxes, in_words, try_edit
 
@@ -72,7 +73,6 @@ def test_probabilities_are_the_networks_for_the_edited_picture(kind: Any) -> Non
     assert found.area == pytest.approx((edited != analysed().radiograph.pixels).mean())
     assert len(found.controls) == (0 if kind in ("background", "lungs", "opacity") else 2)
     assert (found.frozen is None) == (kind == "opacity")
-    assert found.flips == (direct.argmax() != found.before.argmax())
     p, q = (probabilities[found.classes.index(found.target)] for probabilities in (found.before, direct))
     assert found.drop == pytest.approx(np.log(p / (1 - p)) - np.log(q / (1 - q)), abs=1e-3)
 
@@ -101,7 +101,7 @@ def test_what_is_undefined_says_why() -> None:
     blind = replace(plain, lungs=LungMask(np.zeros(plain.lungs.mask.shape, bool)))
     for kind in ("lungs", "background"):
         found = try_edit(blind, models(), Request(kind))
-        assert (found.reason, found.recompute, found.flips) == (_whatif.NO_LUNGS, None, False)
+        assert (found.reason, found.recompute) == (_whatif.NO_LUNGS, None)
     assert try_edit(blind, models(), Request("opacity")).reason == _whatif.NO_TWO_LUNGS
     everything = try_edit(plain, models(), Request("box", box=(0, 0, 320, 320)))
     assert (everything.controls, everything.controls_reason) == ((), _whatif.NO_ROOM)
@@ -238,10 +238,17 @@ def test_buttons_of_the_page() -> None:
     assert "whatif-outcomes" not in at.session_state
 
 
-def test_verdict_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tests that come back at once; the real ones are run in a browser."""
+@cache
+def accused() -> Any:
+    """What the tests say of the network that reads the corner."""
     reader: Any = CornerReader()
     *_, trial = audit_steps(analysed(), Models(reader, models().segmenter), threading.Event())
+    return trial
+
+
+def test_verdict_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tests that come back at once; the real ones are run in a browser."""
+    trial = accused()
     ready = threading.Event()
 
     def steps(*_: Any) -> Any:
@@ -266,3 +273,116 @@ def test_verdict_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(f"version {verdict.thresholds_version}" in c.value for c in at.caption)
     assert list(at.table[0].value.index) == list(_whatif.TESTS)
     assert not [b for b in at.button if b.key == "run-verdict"]
+
+
+# --------------------------------------------------------------------------------------------- the verdict and LIME
+
+SHORT = Settings(methods=("grad-cam", "lime"), superpixels=10, lime=LimeSettings(samples=16, stop_when_stable=False))
+
+
+@cache
+def with_lime() -> Analysis:
+    *_, found = _jobs.lime_steps(analysed(), models(), SHORT, threading.Event())
+    return found
+
+
+def unfinished(analysis: Analysis) -> Analysis:
+    partial = replace(analysis.explanations["lime"], finished=False)
+    return replace(analysis, explanations={**analysis.explanations, "lime": partial})
+
+
+def set_otherwise(analysis: Analysis, **changes: Any) -> Analysis:
+    return replace(analysis, settings=replace(analysis.settings, **changes))
+
+
+def test_a_verdict_belongs_to_finished_maps_and_what_they_come_from() -> None:
+    key, quick, done = _whatif._verdict_key, analysed(), with_lime()
+    other = {"lime": LimeSettings(samples=100), "superpixels": 20}
+    without = {key(quick), key(unfinished(done)), key(set_otherwise(quick, **other)), key(done, lime=False)}
+    assert len(without) == 1
+    others = [done, set_otherwise(done, **other), set_otherwise(quick, seed=1), set_otherwise(quick, target="Normal")]
+    assert len({*without, *map(key, others)}) == 5
+
+
+def test_tests_that_run_without_limes_map_can_still_be_cancelled_when_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A waiting LIME of other settings gives its place in the queue to a new one, which then is before the tests."""
+    job = _jobs.Job(kind="verdict", partial=accused())
+    jobs = {_whatif._verdict_key(analysed()): job}
+    monkeypatch.setattr(_session, "job_of", jobs.get)
+    assert _whatif._verdict_job(with_lime()) is job
+    job._state = "done"
+    assert _whatif._verdict_job(with_lime()) is None
+    assert _whatif.audit_of(with_lime()) is None
+    assert _whatif.audit_of(unfinished(with_lime())) is job.partial.audit
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A LIME that waits half way until it may go on, or is cancelled. Its map is another radiograph's."""
+    found = threading.Event()
+
+    def steps(quick: Analysis, networks: Models, settings: Settings, cancel: threading.Event) -> Any:
+        done = with_lime()
+        done = replace(quick, settings=settings, explanations=done.explanations, scores=done.scores)
+        yield unfinished(done)
+        while not found.wait(0.02):
+            if cancel.is_set():
+                return
+        yield done
+
+    monkeypatch.setattr(_jobs, "lime_steps", steps)
+    monkeypatch.setattr(_whatif, "audit_steps", lambda *_: iter([accused()]))
+    yield found
+    found.set()
+
+
+def when(at: AppTest, true: Callable[[_jobs.Job], Any]) -> AppTest:
+    """The page as soon as its last job is as it should be."""
+    job = list(at.session_state["jobs"].values())[-1]
+    end = time.monotonic() + 60
+    while not true(job):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    at.run()
+    assert not at.exception
+    return at
+
+
+def keys(at: AppTest) -> list[str]:
+    return [button.key for button in at.button]
+
+
+def judged(at: AppTest) -> bool:
+    return any(_whatif.VERDICTS["wrong reason"] in error.value for error in at.error)
+
+
+def test_the_reason_is_not_tested_while_lime_runs(go: threading.Event) -> None:
+    at = when(press(open_page(), "run-lime"), lambda job: job.partial)
+    assert "cancel-lime" in keys(at)
+    assert at.button(key="run-verdict").disabled
+    assert any(caption.value.startswith("LIME is at work") for caption in at.caption)
+    go.set()
+    when(at, lambda job: not job.active)
+    assert not at.button(key="run-verdict").disabled
+    (job,) = at.session_state["jobs"].values()
+    job._state = "running"
+    press(at, "run-verdict")  # a click that was on its way when LIME was started
+    assert len(at.session_state["jobs"]) == 1 and at.button(key="run-verdict").disabled
+    job._state = "done"
+    at.run()
+    assert judged(when(press(at, "run-verdict"), lambda job: not job.active))
+
+
+def test_a_verdict_stays_until_lime_has_finished(go: threading.Event) -> None:
+    at = when(press(open_page(), "run-verdict"), lambda job: not job.active)
+    assert judged(at)
+    when(press(at, "run-lime"), lambda job: job.partial)
+    assert "cancel-lime" in keys(at) and judged(at)
+    when(press(at, "cancel-lime"), lambda job: not job.active)
+    assert "run-lime" in keys(at) and judged(at) and "run-verdict" not in keys(at)
+    go.set()
+    when(press(at, "run-lime"), lambda job: job.state == "done")
+    assert not judged(at) and not at.button(key="run-verdict").disabled
+    assert any("test again to have it judged as well" in info.value for info in at.info)

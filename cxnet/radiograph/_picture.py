@@ -70,7 +70,7 @@ def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
         if mode.startswith(("I", "F")):
             found = _array(upright, mode)
             # Pillow turns pictures whose zero is white round if they have 8 bits, but not if they have 16
-            white_is_zero = kind == "TIFF" and mode.startswith("I;16") and image.tag_v2.get(262) == 0
+            white_is_zero = kind == "TIFF" and mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(262) == 0
             return 65535 - found if white_is_zero else found
         if "transparency" in upright.info or mode in ("PA", "La", "RGBa"):
             return _array(upright, "RGBA")

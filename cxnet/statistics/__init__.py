@@ -1,13 +1,14 @@
 """Figures of a k-fold run with their uncertainty, and comparisons between runs.
 
-Counts and their proportions (`confusion`, `proportions`), figures of predicted probabilities (`probabilities`),
-patient bootstrap (`intervals`), tests between runs (`comparison`), and whether the folds permit any of it (`folds`).
+Counts and their proportions (`confusion`, `proportions`), over patients where cases share some (`patients`), figures of
+predicted probabilities (`probabilities`), patient bootstrap (`intervals`), tests between runs (`comparison`), and
+whether the folds permit any of it (`folds`).
 """
 
 from __future__ import annotations
 
 from cxnet.statistics.comparison import Comparison, delong, holm, mcnemar_exact, nadeau_bengio
-from cxnet.statistics.confusion import ConfusionMatrix, metrics
+from cxnet.statistics.confusion import ConfusionMatrix, cell_shares, metrics, patient_metrics
 from cxnet.statistics.folds import FoldCheck, check_folds
 from cxnet.statistics.intervals import Interval, auc_intervals, bootstrap
 from cxnet.statistics.probabilities import (
@@ -41,6 +42,7 @@ __all__ = [
     "average_precision",
     "bootstrap",
     "brier",
+    "cell_shares",
     "check_folds",
     "delong",
     "ece",
@@ -48,6 +50,7 @@ __all__ = [
     "mcnemar_exact",
     "metrics",
     "nadeau_bengio",
+    "patient_metrics",
     "pr_curve",
     "precision_at_prevalence",
     "reliability",

@@ -8,13 +8,14 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cxnet.statistics.patients import patient_codes, patient_proportion
 from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level, proportion
 
 Counts = NDArray[np.number[Any]]
@@ -228,6 +229,59 @@ def count_reasons(counts: Counts, classes: tuple[str, ...]) -> dict[str, str]:
     return reasons
 
 
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """A proportion of counts: cells of the denominator and, among these, of the numerator, both bool (classes²,)."""
+
+    name: str
+    cls: str | None
+    hit: NDArray[np.bool_]
+    among: NDArray[np.bool_]
+    undefined: str
+
+
+def _shares(classes: tuple[str, ...]) -> list[_Share]:
+    """The proportions in the order in which they are told; accuracy comes first."""
+    rows, columns = np.divmod(np.arange(len(classes) ** 2), len(classes))
+    everywhere = np.ones(len(rows), np.bool_)
+    found = [_Share("accuracy", None, rows == columns, everywhere, NO_CASES)]
+    for number, cls in enumerate(classes):
+        true, called = rows == number, columns == number
+        found += [
+            _Share("sensitivity", cls, true & called, true, f"no case is truly {cls}"),
+            _Share("specificity", cls, ~true & ~called, ~true, f"every case is truly {cls}"),
+            _Share("precision", cls, true & called, called, f"no case was called {cls}"),
+            _Share("negative predictive value", cls, ~true & ~called, ~called, f"every case was called {cls}"),
+            _Share("one-vs-rest accuracy", cls, true == called, everywhere, NO_CASES),
+        ]
+    return found
+
+
+def _told(
+    counts: Counts, classes: tuple[str, ...], share: Callable[[_Share], Metric], withhold: str | None
+) -> tuple[Metric, ...]:
+    """Proportions, and the figures of counts that are none, in the order of :func:`metrics`."""
+    total = int(counts.sum())
+    reasons, f1 = count_reasons(counts, classes), f1_scores(counts)
+    overall = {"balanced accuracy": balanced_accuracy(counts), "macro F1": float(f1.mean()), "MCC": mcc(counts)}
+    proportions = [share(one if total else replace(one, undefined=NO_CASES)) for one in _shares(classes)]
+    found = [proportions[0]]
+    for name, value in overall.items():
+        found.append(
+            Metric(name, None, None, reason=reasons[name])
+            if name in reasons
+            else Metric(name, None, value, reason=withhold)
+        )
+    for number, cls in enumerate(classes):
+        found += [metric for metric in proportions if metric.cls == cls]
+        found.append(
+            Metric("F1", cls, None, reason=f"no case is or was called {cls}" if total else NO_CASES)
+            if np.isnan(f1[number])
+            else Metric("F1", cls, float(f1[number]), reason=withhold)
+        )
+    return tuple(found)
+
+
 def metrics(matrix: ConfusionMatrix, level: float = 0.95, withhold: str | None = None) -> tuple[Metric, ...]:
     """All figures that follow from the counts.
 
@@ -243,39 +297,137 @@ def metrics(matrix: ConfusionMatrix, level: float = 0.95, withhold: str | None =
     -------
     tuple of Metric
         accuracy, balanced accuracy, macro F1 and MCC; then of every class: sensitivity, specificity, precision,
-        negative predictive value, F1, one-vs-rest accuracy. Proportions carry Wilson's interval, their numerator and
+        negative predictive value, one-vs-rest accuracy, F1. Proportions carry Wilson's interval, their numerator and
         denominator; the others have no interval here (:func:`cxnet.statistics.auc_intervals` bootstraps them).
+
+    Notes
+    -----
+    Counts do not say whose cases they are, so Wilson's interval takes cases as independent: too narrow where patients
+    have several. Where patients are known, use :func:`patient_metrics`.
     """
     check_level(level)
-    counts, total = matrix.counts, matrix.total
-    reasons = count_reasons(counts, matrix.classes)
-    f1 = f1_scores(counts)
-    overall = {"balanced accuracy": balanced_accuracy(counts), "macro F1": float(f1.mean()), "MCC": mcc(counts)}
-    found = [proportion("accuracy", None, int(np.trace(counts)), total, NO_CASES, level, withhold)]
-    for name, value in overall.items():
+    counts = matrix.counts
+    flat = counts.ravel()
+
+    def share(one: _Share) -> Metric:
+        numerator, denominator = int(flat[one.hit].sum()), int(flat[one.among].sum())
+        return proportion(one.name, one.cls, numerator, denominator, one.undefined, level, withhold)
+
+    return _told(counts, matrix.classes, share, withhold)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cases:
+    """Cell and patient of each case, int64 (cases,), and why intervals are withheld."""
+
+    cells: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    withhold: str | None
+
+
+def _cases(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[str | None],
+    classes: tuple[str, ...],
+    withhold: str | None,
+) -> _Cases:
+    if not len(true) == len(predicted) == len(groups):
+        raise StatisticsError(
+            f"Each case needs a true label, a predicted one and a patient; received {len(true)}, {len(predicted)} and "
+            f"{len(groups)} of them."
+        )
+    cells = encode(true, classes, "true") * len(classes) + encode(predicted, classes, "predicted")
+    patients, unknown = patient_codes(groups)
+    return _Cases(cells, patients, withhold or unknown)
+
+
+def patient_metrics(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[str | None],
+    classes: tuple[str, ...],
+    *,
+    level: float = 0.95,
+    withhold: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Metric, ...]:
+    """The figures of :func:`metrics`, with intervals that know whose cases they are.
+
+    Parameters
+    ----------
+    true, predicted : sequence of str (cases,)
+    groups : sequence of str (cases,)
+        Patient of each case. One that is missing withholds all intervals.
+    classes : tuple of str
+    level, withhold, resamples, seed
+        As of :func:`cxnet.statistics.patients.patient_proportion`.
+
+    Returns
+    -------
+    tuple of Metric
+        Those of :func:`metrics`, in its order. `interval` of each proportion says which it is: Wilson's where each
+        patient of its denominator has one case, else a patient bootstrap.
+
+    Raises
+    ------
+    StatisticsError
+        If lengths differ or a label is not a class.
+    """
+    check_level(level)
+    known, size = _cases(true, predicted, groups, classes, withhold), len(classes)
+
+    def share(one: _Share) -> Metric:
+        rows = one.among[known.cells]
+        return patient_proportion(
+            one.name, one.cls, one.hit[known.cells[rows]], known.patients[rows], one.undefined,
+            level=level, withhold=known.withhold, resamples=resamples, seed=seed,
+        )  # fmt: skip
+
+    counts = np.bincount(known.cells, minlength=size * size).reshape(size, size)
+    return _told(counts, classes, share, known.withhold)
+
+
+def cell_shares(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[str | None],
+    classes: tuple[str, ...],
+    *,
+    level: float = 0.95,
+    withhold: str | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[tuple[Metric, ...], ...]:
+    """Share of each true class that was called each class, with intervals as :func:`patient_metrics` gives.
+
+    Returns
+    -------
+    tuple of tuple of Metric
+        Rows true, columns predicted; `cls` is the predicted class.
+
+    Raises
+    ------
+    StatisticsError
+        If lengths differ or a label is not a class.
+    """
+    check_level(level)
+    known, size = _cases(true, predicted, groups, classes, withhold), len(classes)
+    found = []
+    for row, cls in enumerate(classes):
+        own = known.cells // size == row
+        called = known.cells[own] % size
+        patients = np.unique(known.patients[own], return_inverse=True)[
+            1
+        ]  # of the row only: half the time of many cells
         found.append(
-            Metric(name, None, None, reason=reasons[name])
-            if name in reasons
-            else Metric(name, None, value, reason=withhold)
-        )
-    for number, cls in enumerate(matrix.classes):
-        hits = int(counts[number, number])
-        true, called = int(counts[number].sum()), int(counts[:, number].sum())
-        rejected = total - true - called + hits
-        figures = (
-            ("sensitivity", hits, true, f"no case is truly {cls}"),
-            ("specificity", rejected, total - true, f"every case is truly {cls}"),
-            ("precision", hits, called, f"no case was called {cls}"),
-            ("negative predictive value", rejected, total - called, f"every case was called {cls}"),
-            ("one-vs-rest accuracy", hits + rejected, total, NO_CASES),
-        )
-        found += [
-            proportion(name, cls, numerator, denominator, undefined if total else NO_CASES, level, withhold)
-            for name, numerator, denominator, undefined in figures
-        ]
-        found.append(
-            Metric("F1", cls, None, reason=f"no case is or was called {cls}" if total else NO_CASES)
-            if np.isnan(f1[number])
-            else Metric("F1", cls, float(f1[number]), reason=withhold)
-        )
+            tuple(
+                patient_proportion(
+                    "share of the row", name, called == column, patients, f"no case is truly {cls}",
+                    level=level, withhold=known.withhold, resamples=resamples, seed=seed,
+                )
+                for column, name in enumerate(classes)
+            )
+        )  # fmt: skip
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxnet.statistics.intervals import is_missing
+from cxnet.statistics.patients import is_empty, is_missing
 from cxnet.statistics.proportions import StatisticsError
 
 
@@ -40,11 +41,11 @@ def _shared(table: pd.DataFrame, column: str) -> list[str]:
     return sorted(str(value) for value in folds.index[folds > 1])
 
 
-def _as_text(column: pd.Series[Any]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
+def _as_text(column: pd.Series[Any], lacks: Callable[[object], bool]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
     """Values as strings, and which are missing. Each different value is looked at once: folds can be long."""
     codes, values = pd.factorize(column.astype(object), use_na_sentinel=False)
     text = np.array([str(value) for value in values], dtype=object)
-    gone = np.array([is_missing(value) for value in values], dtype=np.bool_)
+    gone = np.array([lacks(value) for value in values], dtype=np.bool_)
     return text[codes], gone[codes]
 
 
@@ -69,7 +70,8 @@ def check_folds(table: pd.DataFrame) -> FoldCheck:
     lacking = sorted({"case", "fold", "group", "true"} - set(table.columns))
     if lacking:
         raise StatisticsError(f"The table of cases lacks the column(s) {', '.join(lacking)}; add them.")
-    columns = {name: _as_text(table[name]) for name in ("case", "fold", "group", "true")}
+    columns = {name: _as_text(table[name], is_empty) for name in ("case", "fold", "true")}
+    columns["group"] = _as_text(table["group"], is_missing)
     rows = pd.DataFrame({name: text for name, (text, _) in columns.items()})
     missing = pd.DataFrame({name: gone for name, (_, gone) in columns.items()})
     if rows.empty or missing["fold"].any():

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cxnet.statistics.confusion import balanced_accuracy, count_reasons, f1_scores, mcc
+from cxnet.statistics.patients import LEAST_RESAMPLES, Index, patient_codes
 from cxnet.statistics.probabilities import (
     Floats,
     brier_terms,
@@ -28,17 +29,8 @@ from cxnet.statistics.probabilities import (
 )
 from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level
 
-Index = NDArray[np.int64]
-
 #: An interval is withheld when the figure is undefined in more than this share of the resamples.
 MAY_BE_UNDEFINED = 0.05
-
-_MISSING = frozenset({"", "nan", "None", "<NA>", "NaT"})
-
-
-def is_missing(value: object) -> bool:
-    """Whether an id is empty, or is what an empty cell of a table turns into."""
-    return str(value).strip() in _MISSING
 
 
 @dataclass(frozen=True)
@@ -71,15 +63,6 @@ def _strata(groups: Index, strata: Sequence[str] | None) -> list[Index]:
     return [np.flatnonzero(of_group == number) for number in range(len(names)) if (of_group == number).any()]
 
 
-def _withheld(groups: Sequence[str | None]) -> str | None:
-    if not len(groups):
-        return NO_CASES
-    missing = sum(is_missing(group) for group in groups)
-    if missing:
-        return f"the patient of {missing} case(s) is not known"
-    return None
-
-
 def _replicates(
     statistic: Callable[[Index], ArrayLike],
     groups: Sequence[str | None],
@@ -88,9 +71,12 @@ def _replicates(
     seed: int,
 ) -> Floats | str:
     """The statistic of how often each case was drawn, for every resample; or why there is none."""
-    reason = _withheld(groups)
+    if not len(groups):
+        return NO_CASES
+    reason = patient_codes(groups)[1]
     if reason is not None:
         return reason
+    # numbered in the order of their names, so that the order of the cases changes nothing
     codes: Index = np.unique([str(group) for group in groups], return_inverse=True)[1]
     members = _strata(codes, strata)
     if min(map(len, members)) < 2:
@@ -118,8 +104,8 @@ def _check(
     cases: int, groups: Sequence[str | None], strata: Sequence[str] | None, resamples: int, level: float
 ) -> None:
     check_level(level)
-    if resamples < 100:
-        raise StatisticsError(f"At least 100 resamples are needed for an interval; received {resamples}.")
+    if resamples < LEAST_RESAMPLES:
+        raise StatisticsError(f"At least {LEAST_RESAMPLES} resamples are needed for an interval; received {resamples}.")
     if len(groups) != cases or (strata is not None and len(strata) != cases):
         raise StatisticsError("Each case needs one group, and one stratum if any; the lengths differ.")
 
