@@ -116,7 +116,7 @@ def build_covid_cxnet(
     backbone_weights : str or None
         See the module. CheXNet checkpoints are read by :mod:`cxnet.chexnet`.
     backbone : str
-        Another network of ``keras.applications`` for §4.2's comparison, with the same head.
+        Another network of ``keras.applications`` for §4.2's comparison.
 
     Returns
     -------
@@ -125,7 +125,8 @@ def build_covid_cxnet(
 
     Notes
     -----
-    The paper does not name the 10-unit layer's activation; ReLU, as in the published code.
+    The paper does not name the 10-unit layer's activation; ReLU, as in the published code. Its networks of §4.2 end in
+    the output alone; they have this head here, so that only the backbone differs.
     """
     import keras
 
@@ -138,7 +139,7 @@ def build_covid_cxnet(
 
 
 def build_resnet50(**options: Any) -> Any:
-    """ResNet-50 with the head of COVID-CXNet (Haghanifar et al. §4.2 [1]_)."""
+    """ResNet-50 (Haghanifar et al. §4.2 [1]_) with the head of COVID-CXNet, which the paper's has not."""
     return build_covid_cxnet(backbone="ResNet50", **options)
 
 
@@ -263,7 +264,7 @@ def build_deep_ct_net(
     Notes
     -----
     The paper names neither the attention's width (256 here) nor the fully connected layers (64 units with ReLU,
-    then the output).
+    then the output). It equalises before it resizes; here pictures are resized first.
     """
     import keras
 
@@ -277,7 +278,11 @@ def build_deep_ct_net(
 def build_auxiliary(
     input_size_px: int = 256, outputs: int = 6, activation: str | None = "sigmoid", prefix: str = "findings_"
 ) -> Any:
-    """One of Deep-CXR-Net's auxiliary networks by itself, to be trained first; layer names start with `prefix`."""
+    """One of Deep-CXR-Net's auxiliary networks by itself, to be trained first; layer names start with `prefix`.
+
+    Its variables, and those of the other one, are what ``train --initial`` wants for deep-cxr-net. No command trains it:
+    its data (CheXpert's findings, Kaggle's pneumonia pictures) are not in a manifest's one label a case.
+    """
     import keras
 
     layers = keras.layers

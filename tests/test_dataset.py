@@ -253,6 +253,20 @@ def test_covid_chestxray_dataset(tmp_path: Path) -> None:
     }
 
 
+def test_flat_findings_of_an_early_clone(tmp_path: Path) -> None:
+    findings = {
+        "COVID-19": "COVID-19", "COVID-19, ARDS": "COVID-19", "SARS": "Pneumonia", "Streptococcus": "Pneumonia",
+        "ARDS": "Other", "No Finding": "Normal", "Pneumonia/Bacterial/E.Coli": "Pneumonia",
+    }  # fmt: skip
+    lines = []
+    for seed, finding in enumerate(findings):
+        save(tmp_path / "images" / f"{seed}.png", seed)
+        lines.append(f'{seed},"{finding}",PA,X-ray,images,{seed}.png')
+    write_csv(tmp_path / "metadata.csv", "patientid,finding,view,modality,folder,filename", *lines)
+    found = by_name(import_dataset(tmp_path).table)
+    assert {finding: found[f"{seed}.png"]["label"] for seed, finding in enumerate(findings)} == findings
+
+
 def test_covid_cxnet(tmp_path: Path) -> None:
     folder = tmp_path / "chest_xray_images" / "covid19"
     for seed, name in enumerate(["001.jpeg", "260.jpg", "261.jfif", "262.png", "263.png"]):

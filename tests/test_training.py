@@ -20,6 +20,7 @@ import pytest
 
 from cxnet import runs
 from cxnet.__main__ import main
+from cxnet.architectures import ARCHITECTURES
 from cxnet.enhance import CHANNELS
 from cxnet.errors import CxnetError, DatasetError, SettingsError, WeightsError
 from cxnet.training import RECIPES, TrainingSettings, train
@@ -316,6 +317,38 @@ def test_the_order_of_the_manifest_does_not_mix_up_copies(
     with pytest.raises(Killed):
         train(replace(settings, dataset=tmp_path / "turned", out=tmp_path / "run"), say)
     assert said[0] == "looking for near-duplicates" and said[1].startswith("1 pairs")
+
+
+def test_a_training_does_not_go_on_with_other_folds(settings: TrainingSettings, dataset: Path, tmp_path: Path) -> None:
+    """Joined groups are named after their first row, so another order divides the cases anew."""
+    folder = tmp_path / "turned"
+    shutil.copytree(dataset, folder)
+    started = replace(settings, dataset=folder / "manifest.csv", out=tmp_path / "run")
+    with pytest.raises(Killed):
+        train(started, stopping("epoch 2", Killed))
+    pd.read_csv(folder / "manifest.csv")[::-1].to_csv(folder / "manifest.csv", index=False)
+    with pytest.raises(SettingsError, match="another order of cases"):
+        train(started, silent)
+
+
+def test_frozen_parts_must_come_from_somewhere(
+    whole: tuple[runs.Run, list[str]], settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(**options: Any) -> Any:
+        model = TINY.build(**options)
+        model.get_layer("conv1").trainable = False
+        return model
+
+    monkeypatch.setitem(ARCHITECTURES, "half-frozen", replace(TINY, build=build))
+    start = replace(settings, architecture="half-frozen", out=tmp_path / "run", only=(0,), epochs=1)
+    with pytest.raises(SettingsError, match=r"conv1 and others. and would stay random"):
+        train(start, silent)
+    initial = whole[0].folder / "fold-0.npz"
+    run = train(replace(start, out=tmp_path / "other", initial=initial), silent)
+    first, last = read_arrays(initial), read_arrays(run.folder / "fold-0.npz")
+    np.testing.assert_array_equal(first["conv1/kernel"], last["conv1/kernel"])
+    assert run.info["settings"]["initial_sha256"] == runs.sha256(initial)
+    assert "out of fold only if those weights never saw" in run.info["note"]
 
 
 # ------------------------------------------------------------------------------------------------------- all recipes

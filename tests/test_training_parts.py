@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,21 @@ def test_prepared_pictures_with_masks_of_the_manifest(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ready("background").stacks, background.stacks)
     cv2.imwrite(str(tmp_path / "co.png"), 255 - mask)  # another mask under the same name is not taken from the cache
     assert not np.array_equal(ready("background").stacks, background.stacks)
+
+
+def test_two_trainings_prepare_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, cache, others = make_dataset(tmp_path, 1), tmp_path / "cache", []
+
+    def ready(say: Any) -> Any:
+        return prepare(table, tmp_path, TINY, "full", Enhancement(), cache, say)
+
+    def another(sentence: str) -> None:
+        """A second process begins and ends while the first one is at its last picture."""
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            others.append(ready(silent))
+
+    first = ready(another)
+    assert len(others) == 1 and first.stacks.any()
+    np.testing.assert_array_equal(first.stacks, others[0].stacks)
+    assert len(list(cache.iterdir())) == 1

@@ -11,7 +11,8 @@ DIR holds ``manifest.csv`` (see weights/README.md). Needs PyTorch, which trains 
 TensorFlow on such a machine; the results are converted to Keras and OpenVINO. A plan is size:length:peak learning rate
 for each stage; a length is in minutes, or in epochs with an "e". The first two hold out fold 0 of
 ``grouped_folds(folds=5, seed=0)``; mobilenet-v1 trains all five folds of ``python -m cxnet train``. Stages that end by
-the clock give other weights on another machine; a stopped run goes on from its last epoch or fold.
+the clock give other weights on another machine. A call that was stopped begins its plan anew from the weights of its last
+epoch; of mobilenet-v1 it begins the unfinished fold anew.
 """
 
 from __future__ import annotations
@@ -302,6 +303,8 @@ def train_mobilenet(data: Path, out: Path, plan: list[Stage], folds: int = 5) ->
     for number in range(folds):
         if (out / f"fold-{number}.npz").exists():
             continue
+        for ending in (".pt", ".jsonl"):
+            (out / f"fold-{number}{ending}").unlink(missing_ok=True)
         torch.manual_seed(number)
         model, test = MobileNet(), np.flatnonzero(fold == number)
         start = time.time()
@@ -397,7 +400,7 @@ def convert(out: Path) -> None:
         both(dict(weights.read_arrays(path)), "mobilenet-v1", path.stem)
 
 
-def write_run(data: Path, out: Path, place: Path, plan: list[Stage], folds: int = 5) -> None:
+def write_run(data: Path, out: Path, place: Path, plan: list[Stage], folds: int = 5, note: str = "") -> None:
     """What the five networks of mobilenet-v1 say of the radiographs that each has not seen, with their weights."""
     import keras
 
@@ -443,7 +446,7 @@ def write_run(data: Path, out: Path, place: Path, plan: list[Stage], folds: int 
             "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
         "stopped": False,
-        "note": "From scratch, where the paper freezes ImageNet's weights; 112 px first, then 224 px.",
+        "note": f"From scratch, where the paper freezes ImageNet's weights; small pictures first. {note}".strip(),
         "licence": LICENCE,
     }  # fmt: skip
     found = runs.write_run(place, info, tables, told, files).table
@@ -475,6 +478,7 @@ def main() -> None:
     parser.add_argument("--plan", default="96:16:1e-3,128:16:1e-3,192:12:5e-4,320:13:2e-4")
     parser.add_argument("--initial", type=Path, help="a covid-cxnet to go on from (.npz)")
     parser.add_argument("--run", type=Path, metavar="runs/NAME")
+    parser.add_argument("--note", default="", help="what a reader of the run must know besides")
     parser.add_argument("--minutes", type=float, default=38)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -484,7 +488,7 @@ def main() -> None:
     elif options.data is None:
         parser.error("--data is needed")
     elif options.what == "run":
-        write_run(options.data, options.out, options.run, plan)
+        write_run(options.data, options.out, options.run, plan, note=options.note)
     elif options.what == "unet":
         train_unet(options.data, options.out, options.minutes)
     elif options.what == "mobilenet-v1":

@@ -202,13 +202,22 @@ def _is_chestxray(root: Path) -> bool:
     return _columns(root / "metadata.csv") >= _CHESTXRAY_COLUMNS
 
 
+#: Findings that are a pneumonia: the tree's own word, and what clones of 2020 call the germs and kinds.
+_PNEUMONIAS = {
+    "pneumonia", "sars", "mers-cov", "influenza", "varicella", "herpes", "viral", "bacterial", "fungal", "aspiration",
+    "lipoid", "streptococcus", "klebsiella", "chlamydophila", "legionella", "e.coli", "mycoplasma", "nocardia",
+    "staphylococcus", "mrsa", "pneumocystis", "aspergillosis",
+}  # fmt: skip
+
+
 def _read_chestxray(root: Path) -> Listing:
     """Clone of ieee8023/covid-chestxray-dataset (Cohen et al., arXiv:2006.11988).
 
     ``metadata.csv`` with the columns patientid, finding, view, modality, filename and folder; pictures in
     ``folder/filename``. Radiographs that are PA, AP, AP Supine or AP Erect are kept. A finding is a path:
     Pneumonia/Viral/COVID-19 is COVID-19, everything else below Pneumonia is Pneumonia, "No Finding" is Normal, the
-    rest Other. "todo", "Unknown" and no finding are skipped, as they would be labelled by guessing.
+    rest Other. Clones of 2020 have flat lists instead ("COVID-19, ARDS"): COVID-19 in it is COVID-19, a name of
+    :data:`_PNEUMONIAS` Pneumonia. "todo", "Unknown" and no finding are skipped, as they would be labelled by guessing.
     """
     rows, skipped = [], []
     for row in _table(root / "metadata.csv"):
@@ -223,10 +232,12 @@ def _read_chestxray(root: Path) -> Listing:
         elif not file.is_file():
             reason = "the file is not there"
         else:
-            parts = finding.split("/")
-            label = "Normal" if finding == "No Finding" else "Other"
-            if parts[0] == "Pneumonia":
-                label = "COVID-19" if "COVID-19" in parts else "Pneumonia"
+            parts = {part.strip().lower() for part in re.split("[/,]", finding)}
+            label = "Normal" if parts == {"no finding"} else "Other"
+            if "covid-19" in parts:
+                label = "COVID-19"
+            elif parts & _PNEUMONIAS:
+                label = "Pneumonia"
             rows.append(
                 _row(
                     file,

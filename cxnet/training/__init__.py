@@ -159,11 +159,11 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
     cache = settings.cache or cache_folder()
     checksum = dataset_checksum(table, folder)
     partial.mkdir(parents=True, exist_ok=True)
-    _same_settings(partial, settings, recipe, region, checksum)
     table, copies = join_copies(table, folder, cache, say)
     _check_groups_of_classes(table, settings.folds)
     fold = grouped_folds(list(table["label"]), list(table["group"]), settings.folds, settings.seed)
     check_groups(table, fold)
+    _same_settings(partial, settings, recipe, region, [checksum, _split(table, fold), _initial(settings)])
     enhancement = architecture.enhancement
     if recipe.histogram_matching:
         enhancement = replace(enhancement, histogram_matching=True)
@@ -191,7 +191,7 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
             job.fit()
         except KeyboardInterrupt:
             stopped = True
-            if job.progress["epochs"] == 0:
+            if not (place / "state.npz").exists():
                 break
             job.keep()
         if not (place / "table.parquet").exists():
@@ -210,7 +210,11 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
         "architecture": settings.architecture,
         "recipe": settings.recipe,
         "settings": asdict(recipe) | {"seed": settings.seed, "folds": settings.folds,
-                                     "initial": settings.initial.name if settings.initial else None},
+                                     "initial": settings.initial.name if settings.initial else None,
+                                     "initial_sha256": _initial(settings)},
+        "note": "" if settings.initial is None else
+            f"Started from {settings.initial.name}: these figures are out of fold only if those weights never saw the "
+            "cases that were tested.",
         "region": region,
         "channels": list(architecture.channels),
         "input_size_px": architecture.input_size_px,
@@ -283,18 +287,34 @@ def _recipe(settings: TrainingSettings) -> Recipe:
     )
 
 
-def _same_settings(partial: Path, settings: TrainingSettings, recipe: Recipe, region: str, checksum: str) -> None:
-    """Checkpoints are only taken up by the training that wrote them, from the same pictures."""
+def _split(table: pd.DataFrame, fold: NDArray[np.int64]) -> str:
+    """Which case stands where and in which fold: in another order the folds, or the batches, would be others."""
+    sources = table["source"] if "source" in table.columns else [""] * len(table)
+    rows = [[str(file), str(source), int(k)] for file, source, k in zip(table["file"], sources, fold, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _initial(settings: TrainingSettings) -> str | None:
+    """sha256 of the weights to start from; None without such a file (which is refused when it is read)."""
+    path = settings.initial
+    return runs.sha256(path) if path is not None and path.is_file() else None
+
+
+def _same_settings(
+    partial: Path, settings: TrainingSettings, recipe: Recipe, region: str, data: list[str | None]
+) -> None:
+    """Checkpoints are only taken up by the training that wrote them, from the same pictures in the same folds."""
     ignored = dict.fromkeys(("dataset", "out", "only", "cache"))
     text = json.dumps(
-        {**asdict(settings), **ignored, "recipe_": asdict(recipe), "region_": region, "dataset_": checksum},
+        {**asdict(settings), **ignored, "recipe_": asdict(recipe), "region_": region, "dataset_": data},
         default=str, sort_keys=True,
     )  # fmt: skip
     place = partial / "settings.json"
     begun = place.exists() and any(partial.glob("fold-*/state.npz"))
     if begun and place.read_text("utf-8") != text:
         raise SettingsError(
-            f"{partial} holds checkpoints of a training with other settings; remove it or choose another name."
+            f"{partial} holds checkpoints of a training with other settings, or of a manifest with other folds or another "
+            "order of cases; remove it or choose another name."
         )
     place.write_text(text, "utf-8")
 
@@ -334,8 +354,13 @@ class _Fold:
         self.network = self._own()
         features = self.network.get_layer(self.architecture.feature_layer).output
         self.map_shape = tuple(int(n) for n in features.shape[1:3])
-        if settings.initial is not None:
-            start_from(self.network, settings.initial)
+        supplied = set() if settings.initial is None else start_from(self.network, settings.initial)
+        fixed = [v.path for layer in self.network.layers if not layer.trainable for v in layer.weights]
+        if set(fixed) - supplied:
+            raise SettingsError(
+                f"Parts of {settings.architecture} are frozen ({fixed[0].partition('/')[0]} and others) and would stay "
+                "random; give weights to start from that hold them."
+            )
         if recipe.frozen_backbone:
             self._freeze()
         narrow = recipe.linear_share > 0 and len(self.architecture.dense) == 2 and self.architecture.pooling == "mean"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -103,10 +105,13 @@ def prepare(
     place = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     if (place / "problems.json").is_file():
         return _open(place, tuple(checksums))
-    place.mkdir(parents=True, exist_ok=True)
+    # two trainings may prepare the same pictures at a time
+    partial = place.with_name(f"{place.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     count = len(table)
     stacks = np.lib.format.open_memmap(
-        place / "stacks.npy", "w+", np.uint8, (count, size, size, len(architecture.channels))
+        partial / "stacks.npy", "w+", np.uint8, (count, size, size, len(architecture.channels))
     )
     lungs, outlines = np.zeros((count, size, size), np.bool_), np.zeros((count, LUNG_GRID, LUNG_GRID), np.bool_)
     boxes = np.zeros((count, 4), np.float32)
@@ -145,8 +150,13 @@ def prepare(
     if len(problems) == count:
         raise DatasetError(f"No radiograph can be read; the first problem is {problems[0]}")
     stacks.flush()
-    np.savez_compressed(place / "lungs.npz", lungs=np.packbits(lungs), outlines=outlines, boxes=boxes)
-    (place / "problems.json").write_text(json.dumps(problems), "utf-8")
+    np.savez_compressed(partial / "lungs.npz", lungs=np.packbits(lungs), outlines=outlines, boxes=boxes)
+    (partial / "problems.json").write_text(json.dumps(problems), "utf-8")
+    if not (place / "problems.json").is_file():
+        shutil.rmtree(place, ignore_errors=True)  # what an earlier version left half done
+        with contextlib.suppress(OSError):  # the other one was faster
+            os.replace(partial, place)
+    shutil.rmtree(partial, ignore_errors=True)
     return _open(place, tuple(checksums))
 
 

@@ -96,8 +96,13 @@ def learning_rate_range_test(
     }
 
 
-def start_from(network: Any, path: Path) -> None:
+def start_from(network: Any, path: Path) -> set[str]:
     """Set the weights to start from: a ``.npz`` of this package, in part or whole, or a CheXNet checkpoint.
+
+    Returns
+    -------
+    set of str
+        Paths of the variables that were set by a ``.npz``; none are told for a checkpoint.
 
     Raises
     ------
@@ -110,5 +115,6 @@ def start_from(network: Any, path: Path) -> None:
         if len(head) == len(network.weights):
             raise WeightsError(f"{path.name} has no variable of this network; give weights of the same architecture.")
         assign(network, {**head, **arrays})
-    else:
-        load_checkpoint(path, network)
+        return {v.path for v in network.weights} - set(head)
+    load_checkpoint(path, network)
+    return set()

@@ -31,8 +31,9 @@ class Augmentation:
 
     Notes
     -----
-    The enhanced channels are changed together, after enhancement, as the papers' generators do: a channel is not
-    enhanced anew for each change. What moves in from outside is black.
+    The enhanced channels are changed together, after enhancement: a channel is not enhanced anew for each change, so that
+    prepared pictures can be kept. Dialameh et al. §4.1 change first and equalise then. What moves in from outside is
+    black.
     """
 
     rotation_deg: float = 0.0
@@ -103,17 +104,22 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "haghanifar-base": Recipe(
-        paper="Haghanifar et al. 2022, §5.1: Adam, learning rate by the range test (about 1e-4), 100 to 120 epochs",
-        epochs=120, batch_size=32, learning_rate=None,
+        paper="Haghanifar et al. 2022, §5.1 and §3.2: Adam, learning rate by the range test (about 1e-4), 100 to 120 "
+        "epochs, classes weighted (here by the root of their rarity), rotation, brightness and scale altered. The ranges "
+        "are not printed: 10 degrees, 10 % brightness, 10 % zoom.",
+        epochs=120, batch_size=32, learning_rate=None, class_weights=True,
+        augmentation=Augmentation(rotation_deg=10, zoom=0.1, gain=0.1),
     ),
     "haghanifar-pretrained": Recipe(
-        paper="Haghanifar et al. 2022, §5.2: fine-tuned for 20 epochs, batch 32",
+        paper="Haghanifar et al. 2022, §5.2 and §3.2: fine-tuned for 20 epochs, batch 32, rotation, brightness and scale "
+        "altered by ranges that are not printed (10 degrees, 10 %, 10 %)",
         epochs=20, batch_size=32, learning_rate=1e-4,
+        augmentation=Augmentation(rotation_deg=10, zoom=0.1, gain=0.1),
     ),
     "haghanifar-covid-cxnet": Recipe(
         paper="Haghanifar et al. 2022, §5.3: 30 epochs for three classes (10 for two), batch 16, label smoothing, "
         "zoom and brightness besides the usual augmentation, histogram matching for three classes. The ranges are not "
-        "printed: 10 degrees, 5 % shift, 10 % zoom, 10 % brightness, smoothing 0.1.",
+        "printed: 10 degrees, 10 % zoom, 10 % brightness, smoothing 0.1; 5 % shift and mirroring are added here.",
         epochs=30, batch_size=16, learning_rate=1e-4, label_smoothing=0.1, histogram_matching=True,
         augmentation=Augmentation(rotation_deg=10, shift=0.05, zoom=0.1, flip_horizontal=True, gain=0.1),
     ),
