@@ -295,14 +295,16 @@ def _add_runs(commands: Any) -> None:
     runs.set_defaults(run=_list_runs, root=None)
     actions = runs.add_subparsers(metavar="ACTION", required=True)
     listed = actions.add_parser("list", help="all runs of a folder")
-    listed.add_argument("--root", type=Path, metavar="DIR", help="the product's own runs when left out")
+    listed.add_argument(
+        "--root", type=Path, metavar="DIR", help="the product's own and those of CXNET_RUNS when left out"
+    )
     listed.set_defaults(run=_list_runs)
     for name, what, function in (
         ("show", "confusion matrix and figures with intervals", _show),
         ("check", "checksums, classes, overlapping folds", _check),
     ):
         action = actions.add_parser(name, help=what)
-        action.add_argument("folder", type=Path)
+        action.add_argument("folder", type=Path, metavar="RUN", help="its folder, or its name as `runs list` has it")
         action.set_defaults(run=function)
     imported = actions.add_parser("import", help="make a run of someone else's predictions")
     imported.add_argument(
@@ -317,7 +319,11 @@ def _add_runs(commands: Any) -> None:
 def _list_runs(options: argparse.Namespace) -> int:
     from cxnet import runs
 
-    found, problems = runs.list_runs(options.root or runs.FOLDER)
+    found: list[runs.Run] = []
+    problems: list[str] = []
+    for root in [options.root] if options.root else runs.folders():
+        more, said = runs.list_runs(root)
+        found, problems = found + more, problems + said
     for sentence in problems:
         print(f"cxnet: {sentence}", file=sys.stderr)
     if found:
@@ -327,10 +333,14 @@ def _list_runs(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _show(options: argparse.Namespace) -> int:
-    from cxnet.runs import open_run
+def _named_run(folder: Path) -> Any:
+    from cxnet.runs import find_run, open_run
 
-    _show_run(open_run(options.folder))
+    return find_run(folder.name) if not folder.exists() and folder == Path(folder.name) else open_run(folder)
+
+
+def _show(options: argparse.Namespace) -> int:
+    _show_run(_named_run(options.folder))
     return 0
 
 
@@ -340,24 +350,25 @@ def _show_run(run: Any) -> None:
     from cxnet.statistics import ConfusionMatrix, check_folds, patient_metrics
 
     table = run.table
+    if "group" not in table.columns:
+        table = table.assign(group=None)
     matrix = ConfusionMatrix.from_cases(list(table["true"]), list(table["predicted"]), run.classes, list(table["case"]))
     checked = check_folds(table)
     print(f"{run.info.get('title', run.name)}: {len(table)} cases in {len(run.folds)} fold(s), out of fold")
     print(pd.DataFrame(matrix.counts, index=[f"true {c}" for c in run.classes], columns=list(run.classes)).to_string())
     for sentence in checked.problems:
         print(f"beware: {sentence}")
-    groups = list(table["group"]) if "group" in table else [None] * len(table)
-    answers = list(table["true"]), list(table["predicted"])
-    for metric in patient_metrics(*answers, groups, run.classes, withhold=checked.intervals_reason):
+    answers = list(table["true"]), list(table["predicted"]), list(table["group"])
+    for metric in patient_metrics(*answers, run.classes, withhold=checked.intervals_reason):
         interval = f" [{metric.low:.3f}, {metric.high:.3f}], {metric.interval}" if metric.low is not None else ""
         value = f"{metric.value:.3f}{interval}" if metric.value is not None else f"undefined: {metric.reason}"
         print(f"{metric.name}{' ' + metric.cls if metric.cls else ''}: {value}")
 
 
 def _check(options: argparse.Namespace) -> int:
-    from cxnet.runs import check, open_run
+    from cxnet.runs import check
 
-    problems = check(open_run(options.folder))
+    problems = check(_named_run(options.folder))
     for sentence in problems:
         print(f"cxnet: {sentence}", file=sys.stderr)
     if not problems:

@@ -43,6 +43,8 @@ References
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,7 +150,13 @@ def open_audit(folder: Path, tier: Tier) -> StoredAudit:
                 f"{path.name} of {folder.name} has schema {info['schema']!r} and this version reads {SCHEMA}; audit "
                 "the run again."
             )
-        table = pd.read_parquet(path, engine="pyarrow")
+        content = path.read_bytes()
+        if info.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+            raise DatasetError(
+                f"The audit {path.name} of {folder.name} is not the one that its .json describes; copy both, or audit the "
+                "run again."
+            )
+        table = pd.read_parquet(io.BytesIO(content), engine="pyarrow")
         lacking = {"case", "true", "predicted", "lift", "error"} - set(table.columns)
         if lacking or not info["classes"]:
             raise KeyError(*sorted(lacking))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet import wrong_reasons
+from cxnet import runs, wrong_reasons
 from cxnet.runs import Run
 from cxnet.statistics import Metric
 from cxnet.wrong_reasons import PROPERTIES, WRONG, PairedReasons, PropertyAuc, Rate, StoredAudit
@@ -186,8 +187,8 @@ def _chart(x: str, y: str, height: int = 300) -> go.Figure:
     return figure
 
 
-def _draw(figure: go.Figure, key: str) -> None:
-    st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None)
+def _draw(figure: go.Figure, key: str, alt: str) -> None:
+    st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
 
 
 def histogram(rows: pd.DataFrame, column: str, title: str, null: float, what: str, most: float | None) -> go.Figure:
@@ -218,6 +219,14 @@ def histogram(rows: pd.DataFrame, column: str, title: str, null: float, what: st
     return figure
 
 
+def _quartiles(values: pd.Series) -> str:
+    known = pd.to_numeric(values, errors="coerce").dropna()
+    if known.empty:
+        return "no value"
+    low, middle, high = known.quantile([0.25, 0.5, 0.75])
+    return f"median {middle:.2f}, half of them between {low:.2f} and {high:.2f}"
+
+
 def distributions(audit: StoredAudit) -> None:
     """Lift, and background-only probability of a full audit, each with what chance would give."""
     rows = audit.audited
@@ -227,6 +236,7 @@ def distributions(audit: StoredAudit) -> None:
         _draw(
             histogram(rows, "lift", "in-lung energy over the lungs' share of the picture", 1.0, "even map", None),
             "audit-lift-chart",
+            f"Histogram of the lift of {len(rows)} maps: {_quartiles(rows['lift'])}; an even map has 1.",
         )
         undefined = int(rows["lift"].isna().sum())
         st.caption(
@@ -236,11 +246,17 @@ def distributions(audit: StoredAudit) -> None:
     with right:
         st.markdown("**Background-only probability**")
         if "background_probability" not in rows.columns:
-            st.info(f"Not in this audit: {command(audit, 'full')} makes the causal tests.", icon=":material/info:")
+            st.info("Not in this audit; this makes the causal tests:", icon=":material/info:")
+            st.code(command(audit.path.parent, "full"), language=None, wrap_lines=True)
             return
         chance = 1 / len(audit.classes)
         title = "probability of the class called, lungs hidden"
-        _draw(histogram(rows, "background_probability", title, chance, "chance", 1.0), "audit-background-chart")
+        told = _quartiles(rows["background_probability"])
+        _draw(
+            histogram(rows, "background_probability", title, chance, "chance", 1.0),
+            "audit-background-chart",
+            f"Histogram of the {title}: {told}; chance is {chance:.2f}.",
+        )
         st.caption(
             "Right of the line the network still leans to its answer although the lungs are hidden: median over "
             "several fills. Blank pictures may lean to a class, too, and the verdict allows for that."
@@ -274,8 +290,16 @@ def zones(audit: StoredAudit, by: str) -> None:
     if found.empty:
         st.info("No map of this audit has figures.", icon=":material/info:")
         return
-    _draw(zone_chart(found), "audit-zone-chart")
-    st.caption("Mean share of the map, by the class that it explains or by source. Point at a bar for the zone's area.")
+    _draw(
+        zone_chart(found), "audit-zone-chart", "Mean share of the maps in each zone; the table below has the numbers."
+    )
+    st.caption("Mean share of the map, by the class that it explains or by source.")
+    with st.expander("The same as a table"):
+        table = found.rename(columns={"part": "Part", "cases": "Cases", "zone": "Zone"})
+        for name, column in (("Share of the map", "energy"), ("Share of the picture", "area")):
+            table[name] = [f"{100 * value:.1f} %" if pd.notna(value) else "" for value in found[column]]
+        table = table[["Part", "Cases", "Zone", "Share of the map", "Share of the picture"]]
+        st.dataframe(table, hide_index=True, width="stretch", key="audit-zone-table")
     lines = found[found["zone"] != "lungs"].assign(over=lambda rows: rows["energy"] / rows["area"].replace(0, np.nan))
     lines = lines[lines["cases"] >= 5].dropna(subset="over")
     if not lines.empty:
@@ -421,6 +445,14 @@ def merged(run: Run, audit: StoredAudit, only: pd.DataFrame | None = None) -> pd
     return chosen.merge(table, on=keys, how="inner", sort=False)
 
 
-def command(audit: StoredAudit, tier: str) -> str:
-    """What to type for an audit of this run, as Markdown."""
-    return f"`python -m cxnet audit runs/{audit.path.parent.name} --tier {tier} --images DIR --out runs/{audit.path.parent.name}`"
+def command(folder: Path, *tiers: str) -> str:
+    """What to type for audits of a run, a line each; from the product's folder a run of its own needs no long path."""
+    home = runs.FOLDER.resolve().parent
+    place = folder.resolve()
+    told = shlex.quote(str(place.relative_to(home) if place.is_relative_to(home) else place))
+    return "\n".join(f"python -m cxnet audit {told} --tier {tier} --images DIR --out {told}" for tier in tiers)
+
+
+def can_be_audited(run: Run) -> bool:
+    """Whether it stores which network gave its answers; an imported one does not."""
+    return bool(run.info.get("architecture") or run.info.get("weights"))

@@ -246,6 +246,7 @@ def _cards(run: Run, part: pd.DataFrame, page: int) -> None:
     if hint:
         st.info(hint, icon=":material/image:")
     cards = [_gallery_cards.card(run, row, picture) for row, picture in zip(rows, pictures, strict=True)]
+    st.caption("Each map is stretched to its own maximum: its colours say where it is hottest, not how strong it is.")
     _gallery_cards.show(cards, "gallery-grid", page)
 
 

@@ -166,7 +166,11 @@ def _paint_row(row: Mapping[str, Any], heatmap: Map | None, lungs: Mask | None) 
     picture = paint(pixels, heatmap, lungs, region or (0.0, 1.0, 0.0, 1.0))
     encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
     shown = "Chest radiograph" if pixels is not None else "Outline of the lungs, without the radiograph,"
-    alt = f"{shown} with the Grad-CAM map for {predicted}" if heatmap is not None else f"{shown} without a map"
+    alt = (
+        f"{shown} with the Grad-CAM map for {predicted}, stretched to its own maximum"
+        if heatmap is not None
+        else f"{shown} without a map"
+    )
     return Painted("data:image/jpeg;base64," + base64.b64encode(encoded).decode(), alt, lacking, pixels is not None)
 
 

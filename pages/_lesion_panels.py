@@ -108,7 +108,14 @@ def _chart(part: pd.DataFrame, key: str, figure: str) -> None:
         font={"color": ink},
         dragmode=False,
     )
-    st.plotly_chart(chart, width="stretch", config={"displayModeBar": False}, key=f"{key}-{figure}", theme=None)
+    st.plotly_chart(
+        chart,
+        width="stretch",
+        config={"displayModeBar": False},
+        key=f"{key}-{figure}",
+        theme=None,
+        alt="Share of each map in the drawn regions beside its nulls; the table has the numbers.",
+    )
 
 
 def _table(summary: pd.DataFrame) -> pd.DataFrame:

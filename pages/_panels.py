@@ -67,7 +67,8 @@ def prediction(analysis: Analysis) -> None:
         )
     )
     _bars(bars, ink)
-    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="bars")
+    told = ", ".join(f"{name} {p:.3f}" for name, p in zip(classes, probabilities, strict=True))
+    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="bars", alt=f"Model output: {told}.")
     top = analysis.prediction.predicted
     st.markdown(
         f"Model output for **{top}**: **{probabilities.max():.3f}** (uncalibrated). Maps explain **{analysis.target}**."
@@ -177,7 +178,10 @@ def sensitivities(card: Card) -> None:
     )  # fmt: skip
     _bars(bars, ink)
     st.markdown(f"**What {card.title} finds** in {len(results)} radiographs that it never saw")
-    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="sensitivities")
+    told = ", ".join(f"{m.cls} {value:.2f}, {low:.2f} to {high:.2f}" for m, value, low, high in shown)
+    st.plotly_chart(
+        bars, width="stretch", config={"displayModeBar": False}, key="sensitivities", alt=f"Sensitivity: {told}."
+    )
     st.caption("Sensitivity of each class with its 95 % interval. The classes come from different hospitals: see Runs.")
 
 

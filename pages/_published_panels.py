@@ -325,6 +325,18 @@ def claim_rows(findings: Iterable[Finding]) -> pd.DataFrame:
 FILTERS = {name: f"claims-{name.lower()}" for name in ("Verdict", "Study", "Figure", "Class")}
 
 
+def _write_filter(name: str) -> None:
+    st.query_params[FILTERS[name]] = st.session_state[f"claims-{name}"]  # nothing chosen takes the parameter away
+
+
+def follow_filters() -> None:
+    """Open the claims when the URL asks for others than it did: by a link, by Back or by Forward."""
+    asked = {key: st.query_params.get_all(key) for key in FILTERS.values() if key in st.query_params}
+    if asked and asked != st.session_state.get("claims-asked"):
+        st.session_state[TAB_KEY] = TABS[1]
+    st.session_state["claims-asked"] = asked
+
+
 def claims_table() -> None:
     """All claims with filters, which stand in the URL, the sentence of a chosen one, and a download."""
     findings = _worst_first(check_claims())
@@ -332,11 +344,12 @@ def claims_table() -> None:
     shown, filters = pd.Series(True, index=whole.index), []
     for column, name in zip(st.columns(4), FILTERS, strict=True):
         options = [option for option in dict.fromkeys(whole[name]) if option]
+        # the URL decides, as for the pickers of a run
         asked = [option for option in st.query_params.get_all(FILTERS[name]) if option in options]
-        st.session_state.setdefault(f"claims-{name}", asked)
-        wanted = column.multiselect(name, options, key=f"claims-{name}", placeholder="all")
-        if wanted != st.query_params.get_all(FILTERS[name]):
-            st.query_params[FILTERS[name]] = wanted  # nothing chosen takes the parameter away
+        st.session_state[f"claims-{name}"] = asked
+        wanted = column.multiselect(
+            name, options, key=f"claims-{name}", placeholder="all", on_change=_write_filter, args=(name,)
+        )
         shown &= whole[name].isin(wanted) if wanted else True
         filters.append(",".join(wanted))
     table = whole[shown]

@@ -24,7 +24,7 @@ from pages._run_data import Selection
 
 #: Of patients, for intervals of shares; fewer in a run of :data:`pages._run_data.MANY_CASES`, whose limits hardly move.
 RESAMPLES, FEW_RESAMPLES = 2000, 200
-CONFIDENCE = "confidence (class called)"
+CONFIDENCE = "confidence (most probable class)"
 MOST_ROWS = 500
 LIGHT = ("#0b6e75", "#b4560f", "#5b4bb3", "#a1285a", "#47731c", "#6b5b3e")
 DARK = ("#4cc2c9", "#f0a35e", "#a99cf5", "#f07fa8", "#a3cf6f", "#d1bf98")
@@ -106,8 +106,8 @@ def _chart(x: str, y: str, x_range: list[float] | None, y_range: list[float] | N
     return figure
 
 
-def _draw(figure: go.Figure, key: str) -> None:
-    st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None)
+def _draw(figure: go.Figure, key: str, alt: str) -> None:
+    st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
 
 
 # ------------------------------------------------------------------------------------------------------------ metrics
@@ -285,7 +285,7 @@ def curves(matrix: Matrix, kind: str, cls: str) -> None:
                 x=[at[0]], y=[at[1]], mode="markers", name=f"{cls}: {name}", marker=marker,
                 hovertemplate="%{fullData.name}: %{x:.3f}, %{y:.3f}<extra></extra>",
             )  # fmt: skip
-    _draw(chart, f"runs-chart-{kind}")
+    _draw(chart, f"runs-chart-{kind}", f"{kind} curve of {cls}; its area stands in the table of figures.")
     for sentence in reasons:
         st.caption(sentence)
     told = f"One line a fold for {cls}, whose networks each have their own scale" if selection.fold is None else ""
@@ -309,7 +309,8 @@ def reliability(matrix: Matrix, cls: str | None) -> None:
         line=_line(0), customdata=bins.count,
         hovertemplate="%{x:.3f} predicted, %{y:.3f} came true, %{customdata} cases<extra></extra>",
     )  # fmt: skip
-    _draw(chart, "runs-chart-reliability")
+    pairs = "; ".join(f"{x:.2f} predicted, {y:.2f} true" for x, y in zip(bins.confidence, bins.frequency, strict=True))
+    _draw(chart, "runs-chart-reliability", f"Reliability of {cls or CONFIDENCE}: {pairs}.")
     if error.value is None:
         st.caption(f"Calibration error undefined: {error.reason}.")
         return
@@ -347,7 +348,12 @@ def training(run: Run, fold: int | None) -> None:
                         name=f"fold {number}, {words}",
                     )  # fmt: skip
         with column:
-            _draw(chart, f"runs-chart-{figure}")
+            last = "; ".join(
+                f"fold {k} ends at {p[f'test_{figure}'].iloc[-1]:.3f}"
+                for k, p in parts.items()
+                if f"test_{figure}" in p
+            )
+            _draw(chart, f"runs-chart-{figure}", f"Held-out {figure} by epoch: {last}.")
     st.caption(
         "Solid lines are the fold's own test cases, looked at after each epoch; no epoch was chosen by them. "
         "Dotted lines are the training cases under augmentation."
@@ -435,7 +441,8 @@ def disagreements(paired: data.Paired, classes: Sequence[str], which: str = "all
         found[side] = rows[f"predicted {side}"]
         columns = [f"probability {name} {side}" for name in classes]
         if set(columns) <= set(rows.columns):
-            found[f"p of {side}"] = rows[columns].max(axis=1).round(4)
+            place = [columns.index(f"probability {name} {side}") for name in rows[f"predicted {side}"]]
+            found[f"p of {side}"] = rows[columns].to_numpy()[np.arange(len(rows)), place].round(4)
     return found
 
 

@@ -3,13 +3,15 @@
 The URL says what is shown; widgets only follow it. No network is loaded here.
 """
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages import _navigation
 
 _navigation.require_entry()
 
-from cxnet import wrong_reasons  # noqa: E402
+from cxnet import runs, wrong_reasons  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.runs import Run  # noqa: E402
 from cxnet.wrong_reasons import TIERS, StoredAudit, Tier  # noqa: E402
@@ -48,19 +50,14 @@ def moved(key: str, *also: str) -> None:
     go(**{**dict.fromkeys(also), key: str(st.session_state[f"audit-{key}"])})
 
 
-def empty_state(run: str) -> None:
+def empty_state(folder: Path) -> None:
     """How to get an audit."""
     st.info("No stored run has an audit yet.", icon=":material/arrow_upward:")
     st.markdown(
         "An audit asks a run's own networks again, case by case, and needs the run's radiographs. **fast** measures where "
         "the maps lie. **full** also edits every radiograph thirty to a hundred times, to find answers for a wrong reason:"
     )
-    st.code(
-        f"python -m cxnet audit runs/{run} --tier fast --images DIR --out runs/{run}\n"
-        f"python -m cxnet audit runs/{run} --tier full --images DIR --out runs/{run}",
-        language=None,
-        wrap_lines=True,
-    )
+    st.code(panels.command(folder, "fast", "full"), language=None, wrap_lines=True)
     st.caption("Stopped halfway, the same command goes on where it was.")
 
 
@@ -136,9 +133,9 @@ def work(found: dict[str, Run], run: Run, audit: StoredAudit) -> None:
         panels.rate_table(audit, by)
     else:
         st.info(
-            f"A fast audit gives no verdicts, because a map alone accuses nobody. {panels.command(audit, 'full')} does.",
-            icon=":material/info:",
+            "A fast audit gives no verdicts, because a map alone accuses nobody. This does:", icon=":material/info:"
         )
+        st.code(panels.command(audit.path.parent, "full"), language=None, wrap_lines=True)
     st.subheader("Distributions", anchor=False)
     panels.distributions(audit)
     compare(found, run.name, audit)
@@ -162,7 +159,8 @@ for sentence in problems:
     st.error(sentence, icon=":material/error:")
 found = {name: run for name, run in listed.items() if wrong_reasons.audits_of(run.folder)}
 if not found:
-    empty_state(next(iter(listed), "NAME"))
+    own = [run.folder for run in listed.values() if panels.can_be_audited(run)]
+    empty_state(own[0] if own else runs.FOLDER / "NAME")
     st.stop()
 _store.say_unknown_run(found, "has no audit yet" if st.query_params.get("run") in listed else "is not here")
 name = follow("run", list(found), next(iter(found)))

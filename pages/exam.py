@@ -117,12 +117,22 @@ figure.add_vline(0.5, line={"dash": "dot", "color": "#888888"}, annotation_text=
 figure.update_layout(
     height=320, margin={"l": 0, "r": 10, "t": 30, "b": 0}, xaxis={"range": [-0.02, 1.03], "title": "ROC AUC"}
 )
-st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key="exam-areas")
+st.plotly_chart(
+    figure,
+    width="stretch",
+    config={"displayModeBar": False},
+    key="exam-areas",
+    alt="ROC AUC of each test; the table below has the numbers.",
+)
 st.caption(
     "Dots: chance that a right answer of a cheating network gets the higher value than one of a clean network. Bars: 95 % "
     "intervals from resampling networks and cases. Below 0.5 a test speaks more against the innocent."
     + UNASKED.get(answer, "")
 )
+with st.expander("The same as a table"):
+    numbers = rows.iloc[::-1][["auc", "low", "high", "cheating", "clean"]].round(3).reset_index()
+    numbers.columns = ["Test", "ROC AUC", "from", "to", "Cheating answers", "Clean answers"]
+    st.dataframe(numbers, hide_index=True, width="stretch", key="exam-areas-table")
 with st.expander("What the tests are"):
     st.dataframe(pd.DataFrame(DETECTORS.items(), columns=["Test", "What"]), hide_index=True, width="stretch")
 

@@ -20,8 +20,7 @@ st.markdown(
 published.contradictions()
 choice = published.read_choice(st.query_params.to_dict())
 run = published.run_of(choice)
-if any(key in st.query_params for key in published.FILTERS.values()):
-    st.session_state.setdefault(published.TAB_KEY, published.TABS[1])
+published.follow_filters()
 # Only the open tab is drawn: the curve's library is fetched when it is wanted.
 one_run, all_claims, note = st.tabs(published.TABS, key=published.TAB_KEY, on_change="rerun")
 if one_run.open:

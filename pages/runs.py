@@ -208,10 +208,13 @@ def operating_point(view: View, classes: tuple[str, ...]) -> None:
             at=view.cls, threshold=f"{st.session_state['runs-threshold']:.2f}", page=None, **{"class": view.cls}
         ),
     )  # fmt: skip
+    if view.threshold is None:
+        st.caption("Not moved: the matrix shows the stored decisions. Moving the slider changes the matrix above.")
+        return
+    cls, lowest = view.threshold
     st.caption(
-        f"Moved: the matrix calls {view.cls} from {view.threshold[1]:.2f} up, else the most probable other class."
-        if moved and view.threshold
-        else "Not moved: the matrix shows the stored decisions. Moving the slider changes the matrix above."
+        f"Moved: the matrix calls {cls} from {lowest:.2f} up, else the most probable other class."
+        + ("" if moved else f" Moving this slider moves {view.cls} instead.")
     )
 
 
@@ -251,14 +254,12 @@ def work(found: dict[str, Run], view: View) -> None:
 def wrong_reasons(run: Run, fold: int | None) -> None:
     """How many right answers the stored audit accuses, and where to read more."""
     if "full" not in audits_of(run.folder):
-        st.info(
-            "This run has no full audit yet, so it is not known how often it is right for a wrong reason.",
-            icon=":material/info:",
-        )
-        st.code(
-            f"python -m cxnet audit runs/{run.name} --tier full --images DIR --out runs/{run.name}",
-            language=None, wrap_lines=True,
-        )  # fmt: skip
+        unknown = "so it is not known how often it is right for a wrong reason."
+        if not _audit_panels.can_be_audited(run):
+            st.info(f"This run holds answers and no network that could be audited, {unknown}", icon=":material/info:")
+            return
+        st.info(f"This run has no full audit yet, {unknown}", icon=":material/info:")
+        st.code(_audit_panels.command(run.folder, "full"), language=None, wrap_lines=True)
         return
     audit = _audit_panels.opened(run, "full")
     _audit_panels.headline(audit)

@@ -12,6 +12,7 @@ import pandas as pd  # noqa: E402
 from cxnet.analysis import Analysis, Settings, to_original  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from pages import _lessons, _panels, _session, _store, _whatif  # noqa: E402
+from pages._gallery_cards import image_at_hand  # noqa: E402
 from pages._viewer import Panel, viewer  # noqa: E402
 
 TABS = ["Plant a shortcut", "Read first", "Cautionary tales"]
@@ -128,8 +129,10 @@ def draw_reading(source: str, model: str, number: int) -> _lessons.Reading:
         return _lessons.synthetic_reading(number)
     cases = held_out(model)
     if cases is not None:
-        for step in range(len(cases)):  # a data set may be at hand in part
-            row = cases.iloc[(number + step) % len(cases)]
+        # a data set may be at hand in part: the nth radiograph of those that are there, so that none comes twice
+        there = [at for at, row in enumerate(cases.to_dict("records")) if image_at_hand(row) is not None]
+        for step in range(len(there)):
+            row = cases.iloc[there[(number + step) % len(there)]]
             radiograph = _store.radiograph(row["file"], row["case"])
             if radiograph is not None:
                 return _lessons.Reading(radiograph, f"Its class is {row['true']}.", str(row["true"]))

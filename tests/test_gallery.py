@@ -294,7 +294,7 @@ def test_what_a_card_tells(write: Write) -> None:
     assert card.pop("picture")
     assert card == {
         "href": "./?run=one&case=0",
-        "alt": "Outline of the lungs, without the radiograph, with the Grad-CAM map for pneumonia",
+        "alt": "Outline of the lungs, without the radiograph, with the Grad-CAM map for pneumonia, stretched to its own maximum",
         "right": False,
         "predicted": "pneumonia",
         "probability": "0.900",

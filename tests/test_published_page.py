@@ -187,9 +187,21 @@ def test_a_link_opens_the_claims_with_its_filters() -> None:
     at = opened(**{"claims-verdict": "✗ does not follow", "claims-study": "<script>"})
     assert at.session_state[panels.TAB_KEY] == "All claims"
     assert at.dataframe[0].value["Printed"].tolist() == ["99.56 %", "94.20 %"]
-    assert "claims-study" not in at.query_params  # no such study
+    assert at.multiselect(key="claims-Study").value == []  # no such study
     at.multiselect(key="claims-Verdict").set_value([]).run()
     assert len(at.dataframe[0].value) == 294 and "claims-verdict" not in at.query_params
+
+
+def test_back_undoes_a_filter_and_returns_from_a_run() -> None:
+    at = opened("All claims")
+    at.multiselect(key="claims-Verdict").select("✗ does not follow").run()
+    del at.query_params["claims-verdict"]  # as Back does
+    at.run()
+    assert len(at.dataframe[0].value) == 294 and at.multiselect(key="claims-Verdict").value == []
+    at.session_state[panels.TAB_KEY] = "One run"
+    at.query_params["claims-verdict"] = "✗ does not follow"  # Back from the run that a claim showed
+    at.run()
+    assert at.session_state[panels.TAB_KEY] == "All claims" and len(at.dataframe[0].value) == 2
 
 
 def test_a_chosen_claim_tells_its_sentence_and_opens_its_run() -> None:

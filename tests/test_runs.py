@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxnet import runs
+from cxnet.__main__ import main
 from cxnet.errors import CxnetError, DatasetError, SettingsError
 from cxnet.statistics import check_folds
 
@@ -157,6 +158,20 @@ def test_import_of_probabilities(tmp_path: Path) -> None:
     np.testing.assert_allclose(run.probabilities(run.results()), [[0.7, 0.3], [0.6, 0.4], [0.1, 0.9]])
     assert run.pictures(run.results()) == [(None, None)] * 3
     assert run.info["imported_from"] == "p.csv" and runs.check(run) == []
+
+
+def test_the_command_imports_and_shows_a_run_without_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_csv(tmp_path / "p.csv", "case,true,predicted\n1,a,b\n2,b,b\n")
+    assert main(["runs", "import", str(source), "--out", str(tmp_path / "theirs")]) == 0
+    assert "accuracy: 0.500\n" in capsys.readouterr().out  # without an interval: nobody knows whose cases they are
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    for command in ("show", "check"):
+        assert main(["runs", command, "theirs"]) == 0
+    assert main(["runs", "list"]) == 0
+    assert "theirs" in capsys.readouterr().out
+    assert main(["runs", "show", "nobody"]) == 2
 
 
 def test_import_of_decisions_without_folds(tmp_path: Path) -> None:

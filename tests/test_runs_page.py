@@ -187,6 +187,20 @@ def test_comparison_pairs_cases_by_hand(listed: Path) -> None:
     assert [test.name for _, test, _ in in_fold.tests] == ["exact McNemar test"] + 3 * ["DeLong's test"]
 
 
+def test_the_probability_of_a_disagreement_is_that_of_the_class_called(tmp_path: Path) -> None:
+    """Somebody else's decisions need not be the most probable class."""
+    columns = {"case": ["1"], "true": ["a"], "probability a": [0.6], "probability b": [0.4]}
+    pair = []
+    for name, called in (("own", "b"), ("other", "a")):
+        info = {"classes": ["a", "b"]}
+        run = runs.write_run(tmp_path / name, info, {0: pd.DataFrame({**columns, "predicted": [called]})})
+        pair.append(_run_data.select(run, None))
+    paired = _run_data.compare(*pair)
+    assert isinstance(paired, _run_data.Paired)
+    row = _run_panels.disagreements(paired, ("a", "b")).iloc[0]
+    assert (row["A"], row["p of A"], row["B"], row["p of B"]) == ("b", 0.4, "a", 0.6)
+
+
 def test_runs_without_common_cases_or_classes_are_not_compared(listed: Path, tmp_path: Path) -> None:
     first = _run_data.select(runs.open_run(listed / "alpha"), None)
     table = fold_table(0, 0)[["case", "true", "predicted"]]
@@ -306,7 +320,7 @@ def test_wrong_reasons_of_an_audited_run(listed: Path) -> None:
     (rates,) = [d.value for d in at.dataframe if "Wrong reason" in d.value.columns]
     assert rates["Answers"].sum() == len(right)
     at = opened(run="beta", panel="Wrong reasons")
-    assert "no full audit" in text_of(at) and "cxnet audit runs/beta" in at.code[0].value
+    assert "no full audit" in text_of(at) and "beta --tier full" in at.code[0].value
 
 
 def test_disagreements_lead_to_the_cases(listed: Path) -> None:

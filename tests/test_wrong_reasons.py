@@ -182,3 +182,6 @@ def test_damaged_audits_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": 1, "classes": ["a"]}), "utf-8")
     assert len(wrong_reasons.open_audit(tmp_path, "full").audited) == 1
     assert wrong_reasons.audits_of(tmp_path) == ("full",)
+    path.write_text(json.dumps({"schema": 1, "classes": ["a"], "sha256": "0" * 64}), "utf-8")
+    with pytest.raises(DatasetError, match="not the one that its"):
+        wrong_reasons.open_audit(tmp_path, "full")

@@ -11,7 +11,6 @@ References
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -28,10 +27,11 @@ from numpy.typing import NDArray
 
 from cxnet import __version__, runs
 from cxnet.architectures import ARCHITECTURES, REGIONS, SCALING, Region
-from cxnet.dataset import check_groups, dataset_checksum, grouped_folds, join_groups, near_duplicates, read_manifest
+from cxnet.dataset import check_groups, dataset_checksum, grouped_folds, read_manifest
 from cxnet.engine import export, outputs_of
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.training.evaluation import evaluate, fold_table
+from cxnet.training.folds import check_groups_of_classes, join_copies, split_checksum
 from cxnet.training.preparation import Prepared, cache_folder, prepare
 from cxnet.training.rates import learning_rate_range_test, start_as_linear, start_from
 from cxnet.training.recipes import RECIPES, Augmentation, Recipe, phases_of
@@ -160,10 +160,10 @@ def train(settings: TrainingSettings, say: Say = print) -> runs.Run:
     checksum = dataset_checksum(table, folder)
     partial.mkdir(parents=True, exist_ok=True)
     table, copies = join_copies(table, folder, cache, say)
-    _check_groups_of_classes(table, settings.folds)
+    check_groups_of_classes(table, settings.folds)
     fold = grouped_folds(list(table["label"]), list(table["group"]), settings.folds, settings.seed)
     check_groups(table, fold)
-    _same_settings(partial, settings, recipe, region, [checksum, _split(table, fold), _initial(settings)])
+    _same_settings(partial, settings, recipe, region, [checksum, split_checksum(table, fold), _initial(settings)])
     enhancement = architecture.enhancement
     if recipe.histogram_matching:
         enhancement = replace(enhancement, histogram_matching=True)
@@ -246,38 +246,6 @@ def _check_classes(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         raise DatasetError(f"Only the class {classes[0]!r} is left to train on; training needs two.")
 
 
-def _check_groups_of_classes(table: pd.DataFrame, folds: int) -> None:
-    """Groups are not divided, so a class needs one for each fold."""
-    for label, groups in table.groupby("label")["group"].nunique().items():
-        if groups < folds:
-            raise DatasetError(
-                f"The class {label!r} has {groups} group(s) that are independent, and {folds} folds need as many; use "
-                "fewer folds or add cases."
-            )
-
-
-def join_copies(table: pd.DataFrame, folder: Path, cache: Path, say: Say) -> tuple[pd.DataFrame, int]:
-    """Near-duplicates share a group, also where the manifest does not know of them; found once a list of files."""
-    files = [folder / file for file in table["file"]]
-    key = hashlib.sha256("\n".join(runs.sha256(file) for file in files).encode("ascii")).hexdigest()
-    kept = cache / f"copies-{key[:24]}.json"
-    if kept.exists():
-        pairs = [(int(a), int(b)) for a, b in json.loads(kept.read_text("utf-8"))]
-    else:
-        say("looking for near-duplicates")
-        pairs = [(pair.first, pair.second) for pair in near_duplicates(files, workers=os.cpu_count() or 1).pairs]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        written = kept.with_suffix(f".{os.getpid()}")
-        written.write_text(json.dumps(pairs), "utf-8")
-        os.replace(written, kept)
-    joined = join_groups(table, pairs)
-    groups = table["group"].astype(str).to_list()
-    crossing = sum(groups[a] != groups[b] for a, b in pairs)
-    if crossing:
-        say(f"{crossing} pairs of near-duplicates stand in different groups of the manifest; their groups were joined")
-    return joined, crossing
-
-
 def _recipe(settings: TrainingSettings) -> Recipe:
     recipe = RECIPES[settings.recipe]
     return replace(
@@ -285,13 +253,6 @@ def _recipe(settings: TrainingSettings) -> Recipe:
         epochs=settings.epochs or recipe.epochs,
         batch_size=settings.batch_size or recipe.batch_size,
     )
-
-
-def _split(table: pd.DataFrame, fold: NDArray[np.int64]) -> str:
-    """Which case stands where and in which fold: in another order the folds, or the batches, would be others."""
-    sources = table["source"] if "source" in table.columns else [""] * len(table)
-    rows = [[str(file), str(source), int(k)] for file, source, k in zip(table["file"], sources, fold, strict=True)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _initial(settings: TrainingSettings) -> str | None:
