@@ -61,8 +61,8 @@ def test_mobilenet_folds_become_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
     """From pictures to a run whose networks answer as its table says."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng, rows = np.random.default_rng(0), []
-    for number in range(72):
-        label = train.CLASSES[number % 3]
+    for number in range(60):
+        label = train.CLASSES[number % 3]  # fewer than 64 cases: no further processes
         coarse = rng.integers(0, 256, (6, 6), dtype=np.uint8)  # phantoms would count as near-duplicates
         cv2.imwrite(str(tmp_path / f"{number}.png"), cv2.resize(coarse, (240, 240), interpolation=cv2.INTER_LINEAR))
         rows.append({"file": f"{number}.png", "label": label, "group": f"p{number}", "source": "phantom"})
@@ -75,7 +75,7 @@ def test_mobilenet_folds_become_a_run(tmp_path: Path, monkeypatch: pytest.Monkey
     train.convert(out)
     train.write_run(tmp_path, out, place, plan, folds=2)
     run = runs.open_run(place)
-    assert runs.check(run) == [] and len(run.table) == 72
+    assert runs.check(run) == [] and len(run.table) == 60
     assert [len(entry["curve"]) for entry in run.info["folds"]] == [3] * 2
     for fold in range(2):
         table = run.results(fold)

@@ -233,6 +233,7 @@ def fit(
         weight_decay=0.02,
     )
     model.train()
+    batch = min(batch, len(train))
     whole = len(train) // batch * batch  # an epoch; its last, smaller batch is left out
     for number, stage in enumerate(plan):
         start, epoch, seen, done = time.time(), 0, 0, 0.0

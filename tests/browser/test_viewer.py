@@ -56,7 +56,7 @@ if st.checkbox("LIME"):
               segments=segments, weights=weights)
     )
 st.text_input("Text")
-st.write(f"Box: {viewer(panels, lungs, 'viewer', radiograph)}")
+st.write(f"Box: {viewer(panels, lungs, 'viewer', radiograph, boxes=True)}")
 """
 
 
