@@ -21,6 +21,7 @@ from tests.browser.conftest import chromium, idle, launch, serve
 from tests.browser.test_sessions import Reader, readers, running
 
 EDITS = ("Blank the lungs", "Blank the background", "Pad over the border")
+UNDER_WAY = re.compile(r"^(Starting …|Waiting: \d+ before you|LIME: \d+ of at most)")
 
 
 def click(reader: Reader, title: str) -> float:
@@ -64,7 +65,7 @@ def main() -> None:
         for step in (Reader.open, Reader.upload, Reader.see):
             for reader in found:
                 step(reader)
-        print(f"{options.readers} readers see their radiographs after {time.perf_counter() - start:.1f} s")
+        print(f"{options.readers} readers see their radiographs after {time.perf_counter() - start:.1f} s", flush=True)
         first, second = found[:2]
         alone = clicks(second, options.clicks)
         first.page.get_by_text("LIME", exact=True).first.click()
@@ -77,15 +78,17 @@ def main() -> None:
         first.page.get_by_role("button", name="Cancel").click()
         first.page.get_by_text(re.compile("LIME was stopped")).wait_for()
         for name, times in (("alone", alone), ("beside LIME", beside)):
-            print(f"click {name}: median {median(times):.2f} s, longest {max(times):.2f} s")
+            print(f"click {name}: median {median(times):.2f} s, longest {max(times):.2f} s", flush=True)
         print(f"ratio of medians: {median(beside) / median(alone):.2f}")
 
         start = time.perf_counter()
         for reader in found:
             reader.start_lime()
+            reader.page.get_by_text(UNDER_WAY).wait_for()  # the button of an earlier LIME is gone now
         for reader in found:
             reader.page.get_by_role("button", name="Run LIME again").wait_for(timeout=3_600_000)
             idle(reader.page)
+            print(f"  a LIME shown after {time.perf_counter() - start:.1f} s", flush=True)
         print(f"LIME of all {options.readers} after {time.perf_counter() - start:.1f} s")
         others = [(a, b) for a in found for b in found if a is not b and a.told(b)]
         print(f"radiographs seen by another reader: {len(others)}")

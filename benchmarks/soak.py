@@ -7,6 +7,9 @@ the server has not seen, up to its probabilities and Grad-CAM. The soak goes on 
 is left by closing its tab, every other one by "Forget everything" first. At the end the server's memory is compared with
 that before the soak, after the sessions' time to live has passed; the slope is a least-squares line over the memory
 seen during the second half of the soak, when all caches are full.
+
+The exit code is 1 if the server has grown by more than 150 MiB, or by more than 20 MiB per 100 analyses over the second
+half: a session's radiograph that stays would be 1 MiB an analysis, its analysis several.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ PER_SESSION = 25
 #: Streamlit keeps the session of a lost connection for two minutes by default; the server is told to wait less.
 TTL_S = 10
 SEEDS_FROM = 10_000
+MAY_GROW_MIB = 150.0
+MAY_SLOPE_MIB = 20.0
 
 
 class Watch:
@@ -73,6 +78,22 @@ def forget(page: Any) -> None:
     page.get_by_role("button", name="Forget everything").click()
     page.get_by_text("or start with a synthetic sample").wait_for()
     idle(page)
+
+
+def grown(before: float, seen: list[tuple[int, float]]) -> list[str]:
+    """What is wrong with the memory seen after so many analyses, in MiB, if that before them was this."""
+    faults = []
+    growth = seen[-1][1] - before
+    print(f"end minus beginning: {growth:+.0f} MiB")
+    if growth > MAY_GROW_MIB:
+        faults.append(f"The server has grown by {growth:.0f} MiB; {MAY_GROW_MIB:.0f} are allowed.")
+    half = seen[len(seen) // 2 :] if len(seen) > 3 else []
+    if len(half) > 1:
+        slope = 100 * linear_regression([n for n, _ in half], [mib for _, mib in half])[0]
+        print(f"slope of the second half: {slope:+.1f} MiB per 100 analyses")
+        if slope > MAY_SLOPE_MIB:
+            faults.append(f"It grows by {slope:.0f} MiB per 100 analyses; {MAY_SLOPE_MIB:.0f} are allowed.")
+    return faults
 
 
 def main() -> None:
@@ -123,11 +144,9 @@ def main() -> None:
         took = time.monotonic() - began - len(seen) * (TTL_S + 5)
         spent = (watch.cpu_s() - cpu) / options.analyses
         print(f"{took / options.analyses:.2f} s of wall and {spent:.2f} s of processor time an analysis, page included")
-        print(f"end minus beginning: {seen[-1][1] - before:+.0f} MiB")
-        half = seen[len(seen) // 2 :] if len(seen) > 3 else seen
-        if len(half) > 1:
-            slope, _ = linear_regression([n for n, _ in half], [mib for _, mib in half])
-            print(f"slope of the second half: {100 * slope:+.1f} MiB per 100 analyses")
+        faults = grown(before, seen)
+    if faults:
+        raise SystemExit(" ".join(faults))
 
 
 if __name__ == "__main__":

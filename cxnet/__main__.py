@@ -1,4 +1,4 @@
-"""Command line: ``python -m cxnet analyse | report | predict | lungs | train | runs | exam | dataset``.
+"""Command line: ``python -m cxnet analyse | report | predict | lungs | train | runs | audit | exam | dataset``.
 
 Exit code 0 if all went well, 1 if a file failed (the others are still done), 2 for wrong use.
 """
@@ -23,6 +23,13 @@ from cxnet.errors import CxnetError, RadiographError, SettingsError
 from cxnet.radiograph import MAX_BYTES, open_radiograph, open_radiographs
 from cxnet.writing import refusal, write_files
 
+#: Of every command that asks a network about radiographs.
+_MODEL: dict[str, Any] = {
+    "default": "covid-cxnet",
+    "metavar": "NAME",
+    "help": "covid-cxnet (the default), another of weights/manifest.toml, or RUN/fold-K of a stored run",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; wrong use exits with 2."""
@@ -34,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     analyse = commands.add_parser("analyse", help="explain one radiograph: JSON, raw maps and PNG panels")
-    analyse.add_argument("file", type=Path)
-    analyse.add_argument("--model", default="covid-cxnet")
+    analyse.add_argument("file", type=Path, metavar="FILE", help="a radiograph: PNG, JPEG, WebP, TIFF or DICOM")
+    analyse.add_argument("--model", **_MODEL)
     analyse.add_argument("--target", metavar="CLASS", help="class to explain; the predicted one when left out")
     analyse.add_argument(
         "--methods", default="grad-cam,lime", help="comma-separated: grad-cam, grad-cam++, score-cam, lime"
@@ -49,12 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     predict = commands.add_parser("predict", help="probabilities of many radiographs as a CSV")
     predict.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a radiograph, or a zip of radiographs")
-    predict.add_argument("--model", default="covid-cxnet")
+    predict.add_argument("--model", **_MODEL)
     predict.add_argument("--csv", type=Path, required=True, metavar="OUT")
     predict.set_defaults(run=_predict)
 
     lungs = commands.add_parser("lungs", help="lung masks of many radiographs as PNG, 0 or 255")
-    lungs.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    lungs.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a radiograph")
     lungs.add_argument("--out", type=Path, required=True, metavar="DIR")
     lungs.set_defaults(run=_lungs)
 
@@ -86,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _complain(error: Exception, file: Path | str | None = None) -> None:
+def _complain(error: Exception | str, file: Path | str | None = None) -> None:
     print(f"{file}: {error}" if file else f"cxnet: {error}", file=sys.stderr)
 
 
@@ -109,6 +116,10 @@ def _analyse(options: argparse.Namespace) -> int:
         raise SettingsError(f"Unknown class {options.target!r}; choose from {', '.join(models.classifier.classes)}.")
     analysis = analyse(open_radiograph(options.file), models, settings)
     write(analysis, options.out)
+    for note in analysis.radiograph.notes:
+        _complain(note, options.file)
+    for reason in analysis.lungs.reasons:
+        _complain(f"check the mask of the lungs: {reason}", options.file)
     for name, probability in zip(analysis.card.classes, analysis.prediction.probabilities, strict=True):
         print(f"model output for {name}: {probability:.3f}")
     print(f"explained class: {analysis.target}; written to {options.out}")
@@ -119,7 +130,7 @@ def _add_report(commands: Any) -> None:
     report = commands.add_parser("report", help="a report on one radiograph: HTML, PDF, and a bundle for auditors")
     report.add_argument("file", metavar="FILE", help="a radiograph, or sample:NAME:SIZE_PX for a synthetic one")
     report.add_argument("--out", type=Path, required=True, metavar="DIR")
-    report.add_argument("--model", default="covid-cxnet")
+    report.add_argument("--model", **_MODEL)
     report.add_argument("--target", metavar="CLASS", help="class to explain; the predicted one when left out")
     report.add_argument("--methods", default="grad-cam,lime", help="as for analyse; '' for none")
     report.add_argument("--seed", type=int, default=0)
@@ -163,7 +174,8 @@ def _predict(options: argparse.Namespace) -> int:
     classifier = Classifier(options.model)
     region = classifier.card.region
     segmenter = None if region == "full" else LungSegmenter()
-    columns = ["file", "sha256", *(f"probability_{name}" for name in classifier.classes), "predicted_class", "error"]
+    probabilities = [f"probability_{name}" for name in classifier.classes]
+    columns = ["file", "sha256", *probabilities, "predicted_class", "error", "notes"]
     failed = 0
     rows = []
     for file in options.files:
@@ -176,13 +188,15 @@ def _predict(options: argparse.Namespace) -> int:
                 _complain(found, name)
             else:
                 row["sha256"] = found.sha256
-                pixels = found.pixels
+                pixels, notes = found.pixels, list(found.notes)
                 if segmenter is not None:
-                    pixels, _ = look_at(pixels, segmenter(pixels), region)
+                    lungs = segmenter(pixels)
+                    notes += [f"Check the mask of the lungs: {reason}." for reason in lungs.reasons]
+                    pixels, _ = look_at(pixels, lungs, region)
                 prediction = classifier.predict(classifier.prepare(pixels))
-                for cls, probability in zip(classifier.classes, prediction.probabilities, strict=True):
-                    row[f"probability_{cls}"] = f"{probability:.8f}"
-                row["predicted_class"] = prediction.predicted
+                for column, probability in zip(probabilities, prediction.probabilities, strict=True):
+                    row[column] = f"{probability:.8f}"
+                row |= {"predicted_class": prediction.predicted, "notes": " ".join(notes)}
             rows.append(row)
     write_files(options.csv.parent, {options.csv.name: _table(columns, rows)})
     print(f"{len(rows) - failed} of {len(rows)} radiographs done; written to {options.csv}")
@@ -213,7 +227,9 @@ def _lungs(options: argparse.Namespace) -> int:
     stems = [file.stem for file in options.files]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise SettingsError(f"Several files would be written as {twice[0]}.png; give them in separate calls.")
+        raise SettingsError(
+            f"Several files would be written as {twice[0]}.png; give them in separate calls with another --out."
+        )
     segmenter = LungSegmenter()
     failed = 0
     for file in options.files:
@@ -306,9 +322,20 @@ def _add_runs(commands: Any) -> None:
         action = actions.add_parser(name, help=what)
         action.add_argument("folder", type=Path, metavar="RUN", help="its folder, or its name as `runs list` has it")
         action.set_defaults(run=function)
-    imported = actions.add_parser("import", help="make a run of someone else's predictions")
+    imported = actions.add_parser(
+        "import",
+        help="make a run of someone else's predictions",
+        description="Make a run of someone else's predictions, one class a case. It has figures and comparisons, but no "
+        "network and no maps, so it cannot be audited; a network that is here can be, on the folder of its radiographs "
+        "(audit FOLDER --model NAME).",
+    )
     imported.add_argument(
-        "csv", type=Path, help="case, true, predicted or probability_<class>; fold, group, source, view"
+        "csv",
+        type=Path,
+        metavar="CSV",
+        help="columns case (an id; the sha256 of the file if the radiographs shall be shown), true, and predicted or one "
+        "probability_<class> a class with sum 1; if known, fold, file (path below the data set's folder), group (patient), "
+        "source, view",
     )
     imported.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
     imported.add_argument("--classes", default="", help="comma-separated, in the order wanted")
@@ -319,6 +346,8 @@ def _add_runs(commands: Any) -> None:
 def _list_runs(options: argparse.Namespace) -> int:
     from cxnet import runs
 
+    if options.root and not options.root.is_dir():
+        raise SettingsError(f"There is no folder {options.root}; give --root a folder of runs.")
     found: list[runs.Run] = []
     problems: list[str] = []
     for root in [options.root] if options.root else runs.folders():
@@ -380,7 +409,7 @@ def _import_run(options: argparse.Namespace) -> int:
     from cxnet.runs import import_predictions
 
     classes = [name.strip() for name in options.classes.split(",") if name.strip()]
-    _show_run(import_predictions(options.csv, options.out, classes or None, options.note))
+    _show_run(import_predictions(options.csv, options.out, classes or None, options.note, say=_complain))
     return 0
 
 
@@ -389,12 +418,15 @@ def _import_run(options: argparse.Namespace) -> int:
 
 def _add_audit(commands: Any) -> None:
     audit = commands.add_parser("audit", help="audit a stored run, or a folder of radiographs, case by case")
-    audit.add_argument("source", type=Path, metavar="RUN_OR_FOLDER")
+    audit.add_argument(
+        "source", type=Path, metavar="RUN_OR_FOLDER",
+        help="a stored run (its folder, or its name as `runs list` has it), a folder of radiographs, or one radiograph",
+    )  # fmt: skip
     audit.add_argument(
         "--images", type=Path, action="append", default=[], metavar="DIR",
         help="where the run's radiographs lie; the folders of CXNET_IMAGES when left out",
     )  # fmt: skip
-    audit.add_argument("--model", metavar="NAME", help="for a folder: its network; covid-cxnet when left out")
+    audit.add_argument("--model", metavar="NAME", help="for a folder of radiographs: " + _MODEL["help"])
     audit.add_argument(
         "--tier", choices=("fast", "full"), default="fast", help="fast: map and figures; full: causal tests and verdict"
     )
@@ -425,8 +457,21 @@ def _audit(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("cxnet: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+    if failed:
+        _say_failed(path)
     print(f"{len(planned.tasks) - failed} of {len(planned.tasks)} cases audited; written to {path}")
     return 1 if failed else 0
+
+
+def _say_failed(table: Path) -> None:
+    """Which files of an audit failed and why: the first twenty."""
+    import pandas as pd
+
+    rows = pd.read_parquet(table, columns=["file", "error"]).dropna(subset="error").to_dict("records")
+    for row in rows[:20]:
+        _complain(row["error"], row["file"])
+    if len(rows) > 20:
+        print(f"{len(rows) - 20} more failed; the column error of {table} says why", file=sys.stderr)
 
 
 # -------------------------------------------------------------------------------------------------------------- exam

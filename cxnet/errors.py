@@ -1,4 +1,4 @@
-"""Every error that cxnet raises on purpose.
+"""The errors that cxnet raises on purpose, all of them a :class:`CxnetError`.
 
 ::
 
@@ -10,8 +10,10 @@
     │   └── OutOfScope           readable, but not a frontal chest radiograph
     ├── WeightsError             weights are missing, changed or do not fit the network
     ├── SettingsError            an option has a value that cannot work
-    └── DatasetError             a data set or run cannot be used as it is
+    ├── DatasetError             a data set or run cannot be used as it is
+    └── StatisticsError          a figure cannot be computed; it stands in cxnet.statistics
 
+An application can add its own, as the pages of the dashboard do for a full queue of jobs.
 The message is one sentence that a user can act on: what, why, what to do.
 """
 

@@ -13,7 +13,7 @@ file *              file name below the data set's folder
 group *             patient or look-alike group; never on two sides of a split
 source, view *      where the radiograph comes from, PA or AP
 true, predicted     class names
-probability <class> * softmax or sigmoid of the logit, not calibrated
+probability <class> * of all classes, with sum 1: softmax of the logits, not calibrated; as given if imported
 logit <class> *
 map *               Grad-CAM for the predicted class: float16, row by row, `map_shape` in run.json
 lungs *             lung mask, 64 x 64 bits, row by row, most significant bit first
@@ -34,7 +34,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -239,7 +239,7 @@ def open_run(folder: Path) -> Run:
         _ = run.map_shape
         if not run.classes or not all(isinstance(name, str) for name in run.classes):
             raise ValueError("no classes")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(f"There is no run in {folder}: run.json is missing; give a folder that holds one.") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
@@ -277,7 +277,7 @@ def find_run(name: str) -> Run:
 
 def list_runs(root: Path = FOLDER) -> tuple[list[Run], list[str]]:
     """All runs below a folder by name, and one sentence for each that cannot be opened."""
-    runs, problems = [], []
+    root, runs, problems = Path(root), [], []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if not folder.is_dir() or folder.name.startswith(".") or not (folder / "run.json").exists():
             continue
@@ -423,8 +423,18 @@ def write_run(
     return open_run(folder)
 
 
-def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None = None, note: str = "") -> Run:
-    """Make a run of someone else's predictions.
+#: Columns that an import keeps where they are given.
+_OPTIONAL = ("file", "group", "source", "view")
+
+
+def import_predictions(
+    source: Path,
+    folder: Path,
+    classes: Sequence[str] | None = None,
+    note: str = "",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Run:
+    """Make a run of someone else's predictions, of one class a case.
 
     Parameters
     ----------
@@ -436,62 +446,46 @@ def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None
         Where the run is written.
     classes : sequence of str, optional
         Order of the classes; alphabetical when left out.
+    note : str
+        Kept in run.json.
+    say : callable
+        Gets a sentence on what is odd but taken: columns that are not used, and decisions that are not the most
+        probable class, which run.json's note tells too.
 
     Raises
     ------
     DatasetError
-        If a column is missing, a value is no number, or probabilities do not sum to 1.
+        If the file cannot be read, a column is missing, a case is there twice or lacks its id or label, a value is
+        no number, probabilities do not sum to 1, labels and probabilities have other classes, `folder` is there
+        already, or its name cannot be a run's.
+    SettingsError
+        If the file system refuses to write the run.
     """
-    try:
-        table = pd.read_csv(source, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DatasetError(
-            f"{source} cannot be read as a CSV ({type(error).__name__}); export it as UTF-8 CSV."
-        ) from error
-    table = table.rename(columns=lambda name: re.sub(r"^probability_", "probability ", name.strip()))
+    source, folder = Path(source), Path(folder)
+    table = _read_csv(source)
     given = [name.removeprefix("probability ") for name in table.columns if name.startswith("probability ")]
-    needed = {"case", "true"} | (set() if given else {"predicted"})
-    missing = needed - set(table.columns)
-    if missing or table.empty:
-        what = f"lacks the column(s) {', '.join(sorted(missing))}" if missing else "has no row"
-        raise DatasetError(f"{source.name} {what}; needed are case, true, and predicted or probability_<class>.")
-    names = (
-        tuple(classes) if classes else tuple(sorted(set(table["true"]) | set(table.get("predicted", [])) | set(given)))
-    )
-    if given and set(given) != set(names):
-        raise DatasetError(
-            f"{source.name} has probabilities for {', '.join(sorted(given))} but its classes are {', '.join(names)}; give one column a class."
-        )
-    if len(names) < 2:
-        raise DatasetError(f"{source.name} knows only the class {names[0]!r}; a confusion matrix needs two.")
-    if table["case"].eq("").any():
-        raise DatasetError(
-            f"{source.name} has {int(table['case'].eq('').sum())} rows without a case id; give each one."
-        )
+    used = {"case", "true", "predicted", "fold", *_OPTIONAL, *(f"probability {name}" for name in given)}
+    unused = [name for name in table.columns if name not in used]
+    _check_cases(source.name, table)
+    names = _classes(source.name, table, classes, given)
+    notes = [note] if note else []
     if given:
         columns = [f"probability {name}" for name in names]
-        numbers = table[columns].apply(pd.to_numeric, errors="coerce")
-        bad = numbers.isna().any(axis=1) | ~np.isclose(numbers.sum(axis=1), 1, atol=0.02) | (numbers < 0).any(axis=1)
-        if bad.any():
-            raise DatasetError(
-                f"Row {int(np.flatnonzero(bad)[0]) + 2} of {source.name} has probabilities that are no numbers from 0 to 1 with sum 1; correct it."
-            )
-        table[columns] = numbers
+        table[columns] = values = _probabilities(source.name, table[columns])
         if "predicted" not in table.columns:
-            table["predicted"] = np.array(names)[numbers.to_numpy().argmax(axis=1)]
-    for column in ("true", "predicted"):
-        unknown = sorted(set(table[column]) - set(names))
-        if unknown:
-            raise DatasetError(
-                f"{source.name} has the class {unknown[0]!r} in {column}, which is not in {', '.join(names)}."
-            )
+            table["predicted"] = np.array(names)[values.argmax(axis=1)]
+        said = values[np.arange(len(table)), [names.index(name) for name in table["predicted"]]]
+        if odd := int((said < values.max(axis=1)).sum()):
+            told = f"In {odd} of {len(table)} rows, predicted is not the class with the largest probability"
+            notes.append(f"{told}.")
+            say(f"{told}; both are kept, so leave the column predicted out of {source.name} if it is wrong.")
     fold = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table.columns else pd.Series(0, table.index)
-    if fold.isna().any() or (fold != fold.round()).any() or (fold < 0).any():
+    if not fold.between(0, 9999).all() or (fold != fold.round()).any():
         raise DatasetError(f"{source.name} has a fold that is no whole number from 0; correct the column fold.")
     for column in ("group", "source", "view"):
         if column in table.columns:
             table.loc[table[column].map(is_missing), column] = ""
-    kept = ["case", *(c for c in ("file", "group", "source", "view") if c in table.columns), "true", "predicted"]
+    kept = ["case", *(c for c in _OPTIONAL if c in table.columns), "true", "predicted"]
     kept += [f"probability {name}" for name in names] if given else []
     folds = {int(number): table.loc[fold == number, kept] for number in sorted(fold.unique())}
     info = {
@@ -499,9 +493,90 @@ def import_predictions(source: Path, folder: Path, classes: Sequence[str] | None
         "classes": list(names),
         "imported_from": source.name,
         "imported_sha256": sha256(source),
-        "note": note,
+        "note": " ".join(notes),
     }
+    if unused:
+        say(f"Columns of {source.name} that are not used: {', '.join(unused)}.")
     return write_run(folder, info, folds)
+
+
+def _read_csv(source: Path) -> pd.DataFrame:
+    """The table as text, its columns called as in a run: some rows, with all columns that are needed."""
+    try:
+        with source.open(encoding="utf-8") as file:
+            header = file.readline()
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if header.count(separator) > header.count(","):
+                raise DatasetError(f"{source.name} looks separated by {name} ({separator!r}); save it with commas.")
+        table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise DatasetError(f"There is no file {source}; give the CSV of the predictions.") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DatasetError(
+            f"{source} cannot be read as a CSV ({type(error).__name__}); export it as UTF-8 CSV."
+        ) from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first fields for row names then
+        raise DatasetError(f"{source.name} has rows with more fields than its first line names; correct them.")
+    table = table.rename(columns=lambda name: re.sub(r"^probability_", "probability ", name.strip()))
+    found = list(table.columns)
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise DatasetError(f"{source.name} has the column {twice[0]!r} twice; keep one of them.")
+    needed = {"case", "true"} | (set() if any(name.startswith("probability ") for name in found) else {"predicted"})
+    if missing := sorted(needed - set(found)):
+        raise DatasetError(
+            f"{source.name} lacks the column(s) {', '.join(missing)}; needed are case, true, and predicted or "
+            f"probability_<class>, but its columns are {', '.join(found[:20])}{', …' * (len(found) > 20)}."
+        )
+    if table.empty:
+        raise DatasetError(f"{source.name} has no row; give one a case.")
+    return table
+
+
+def _check_cases(source: str, table: pd.DataFrame) -> None:
+    """Refuse rows without an id or a label, and a case that is there twice."""
+    for column, what in (("case", "case id"), ("true", "true class"), ("predicted", "predicted class")):
+        if column in table.columns and (lacking := int(table[column].eq("").sum())):
+            raise DatasetError(f"{source} has {lacking} rows without a {what}; give each one, or leave these rows out.")
+    for row in np.flatnonzero(table["case"].duplicated())[:1]:
+        case = table["case"][row]
+        raise DatasetError(f"Row {row + 2} of {source} is of the case {case!r} again; keep one row a case.")
+
+
+def _classes(source: str, table: pd.DataFrame, wanted: Sequence[str] | None, given: list[str]) -> tuple[str, ...]:
+    """The classes in their order; `given` are those with a column of probabilities."""
+    labels = {column: set(table[column]) for column in ("true", "predicted") if column in table.columns}
+    names = tuple(wanted or sorted(set(given) or set().union(*labels.values())))
+    if given and set(given) != set(names):
+        raise DatasetError(
+            f"{source} has probabilities for {', '.join(sorted(given))} but its classes shall be {', '.join(names)}; "
+            "give one column a class."
+        )
+    if len(set(names)) < len(names):
+        raise DatasetError(f"The classes {', '.join(names)} are not all different; name each once.")
+    all_of_them = ", ".join(names)
+    what = f"matches no column of probabilities ({all_of_them}); call classes alike in both, one column a class"
+    if not given:
+        what = f"is not among the classes {all_of_them}; call it as one of these, or name it too"
+    for column, found in labels.items():
+        if unknown := sorted(found - set(names)):
+            raise DatasetError(f"{source} has the label {unknown[0]!r} in {column}, which {what}.")
+    if len(names) < 2:
+        raise DatasetError(f"{source} knows only the class {names[0]!r}; a confusion matrix needs two.")
+    return names
+
+
+def _probabilities(source: str, table: pd.DataFrame) -> NDArray[np.float64]:
+    """The columns of probabilities as numbers, each row with the sum 1: float64 (cases, classes)."""
+    numbers: NDArray[np.float64] = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    sums = numbers.sum(axis=1)
+    for row in np.flatnonzero(~(np.isclose(sums, 1, atol=0.02) & (numbers >= 0).all(axis=1)))[:1]:
+        raise DatasetError(
+            f"Row {row + 2} of {source} has probabilities with the sum {sums[row]:.4g} instead of 1; only predictions of "
+            "one class a case can be imported, so leave independent findings out."
+            if (numbers[row] >= 0).all()
+            else f"Row {row + 2} of {source} has probabilities that are no numbers from 0 to 1; correct it."
+        )
+    return numbers
 
 
 def describe(runs: Iterable[Run]) -> pd.DataFrame:

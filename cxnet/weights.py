@@ -215,7 +215,10 @@ def card(name: str) -> Card:
         except DatasetError as error:
             raise WeightsError(str(error)) from error
     if name not in known:
-        raise WeightsError(f"There are no weights called {name!r}; known are {', '.join(known)}.")
+        classifiers = ", ".join(key for key, found in known.items() if found.recipe.task == "classification")
+        raise WeightsError(
+            f"There are no weights called {name!r}; known are {classifiers}, and RUN/fold-K of a stored run."
+        )
     return known[name]
 
 

@@ -29,6 +29,7 @@ lime_in_lung/_lift/_z †    the figures of LIME's map, its positive part; null 
 cam_lime †                 rank correlation of Grad-CAM and LIME over the superpixels, -1 to 1: the lower, the
                            less they agree; null where `cam_lime_reason` † says why
 lime_vsi †                 VSI of LIME's five leading superpixels over the seeds, 0 to 1; with two seeds or more
+lime_csi †                 CSI of its weights over the seeds: share whose 95 % intervals overlap; likewise
 ========================== ===========================================================================
 
 Those marked * are in full audits only, those marked † only in audits with ``--lime``, whose ``.json`` says
@@ -64,6 +65,10 @@ Tier = Literal["full", "fast"]
 TIERS: tuple[Tier, ...] = ("full", "fast")
 SCHEMA = 1
 WRONG, UNDETERMINED = "wrong reason", "undetermined"
+#: Names of classes that say that there is nothing, in small letters.
+NO_FINDING = frozenset({"normal", "no finding", "no findings", "negative", "healthy"})
+#: Names of the parts of :func:`rates` by what the answer says.
+ANSWERS = {True: "names a finding", False: "names no finding"}
 
 #: Column of a table → figure of :func:`cxnet.audit.localisation_scores`.
 FIGURES = {
@@ -127,6 +132,11 @@ class StoredAudit:
     def classes(self) -> tuple[str, ...]:
         """In the order of the network's outputs."""
         return tuple(self.info["classes"])
+
+
+def names_finding(cls: str) -> bool:
+    """Whether a class is a finding, and not one of :data:`NO_FINDING`."""
+    return cls.strip().lower() not in NO_FINDING
 
 
 def audits_of(folder: Path) -> tuple[Tier, ...]:
@@ -251,9 +261,10 @@ def rates(table: pd.DataFrame, by: str, classes: Sequence[str], resamples: int =
     ----------
     table : DataFrame
         Of :class:`StoredAudit`.
-    by : {"run", "fold", "cell", "source", "view"}
-        Right answers of the whole run, or of each fold, source or view; or all answers of each cell of the confusion
-        matrix, the right ones first, where a wrong answer can have a wrong reason too.
+    by : {"run", "answer", "fold", "cell", "source", "view"}
+        Right answers of the whole run, or by whether they name a finding (which decides on the tests that they are put
+        to), or of each fold, source or view; or all answers of each cell of the confusion matrix, the right ones first,
+        where a wrong answer can have a wrong reason too.
     classes : sequence of str
         In the order wanted.
     resamples : int
@@ -271,6 +282,9 @@ def rates(table: pd.DataFrame, by: str, classes: Sequence[str], resamples: int =
     if by == "cell":
         cells = [(c, c) for c in classes] + [(t, p) for t in classes for p in classes if t != p]
         parts = [(f"{t} called {p}", known[(known["true"] == t) & (known["predicted"] == p)], known) for t, p in cells]
+    elif by == "answer":
+        names = right["predicted"].map(names_finding)
+        parts = [(ANSWERS[finding], right[names == finding], known) for finding in (True, False)]
     elif by in table.columns:
         words = table[by].astype(object)
         words = words.where(~words.map(is_missing).astype(np.bool_), NOT_STATED).map(
@@ -337,8 +351,10 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
     Notes
     -----
     Audits by other thresholds, or with LIME and without, are not compared. Only cases count that both networks answer
-    rightly and both verdicts decide, so it is not compared how often they are right. McNemar's test takes cases as independent; several cases of one patient make it too sure, so the
-    interval of the difference is a patient bootstrap's.
+    rightly and both verdicts decide, so it is not compared how often they are right. Nothing outside the lungs can be held
+    against a network that is shown nothing else: a difference from such a network says no more than that. McNemar's test
+    takes cases as independent; several cases of one patient make it too sure, so the interval of the difference is a
+    patient bootstrap's.
     """
     name = "exact McNemar test"
     unlike = NO_VERDICT if not all("verdict" in table.columns for table in (first, second)) else None

@@ -17,10 +17,10 @@ import streamlit as st
 from cxnet import runs, wrong_reasons
 from cxnet.runs import Run
 from cxnet.statistics import Metric
-from cxnet.wrong_reasons import PROPERTIES, WRONG, PairedReasons, PropertyAuc, Rate, StoredAudit
+from cxnet.wrong_reasons import ANSWERS, PROPERTIES, WRONG, PairedReasons, PropertyAuc, Rate, StoredAudit
 
-LIGHT = {"text": "#15232a", "helper": "#93a7ad"}
-DARK = {"text": "#e3eaed", "helper": "#5b7077"}
+LIGHT = {"text": "#15232a", "helper": "#6f858c"}
+DARK = {"text": "#e3eaed", "helper": "#6b828a"}
 #: Verdict → its colour in the light and in the dark theme, in the order of a stack.
 VERDICTS = {
     "none found": ("#0b6e75", "#4cc2c9"),
@@ -38,7 +38,7 @@ ZONES = {
     "corners": ("#a1285a", "#f07fa8"),
     "border band": ("#b3261e", "#f2857c"),
 }
-PARTS = {"cell": "Cell of the matrix", "fold": "Fold", "source": "Source", "view": "View"}
+PARTS = {"cell": "Cell of the matrix", "answer": "Answer", "fold": "Fold", "source": "Source", "view": "View"}
 MOST_OFFENDERS = 20
 RESAMPLES_PROPERTIES = 300
 
@@ -123,9 +123,15 @@ def headline(audit: StoredAudit) -> None:
         st.info(f"No wrong-reason rate: {whole.rate.reason}.", icon=":material/info:")
         return
     limits = _limits(whole.rate)
+    finding = next((r for r in _rates(_key(audit), "answer", audit) if r.part == ANSWERS[True]), None)
     left, middle, right = st.columns(3)
     left.metric("Right answers audited", f"{whole.answers:,}")
     middle.metric("of these for a wrong reason", f"{_percent(whole.rate)} ({whole.wrong:,})")
+    if finding is not None and finding.answers < whole.answers:
+        middle.caption(
+            f"of the {finding.answers:,} that name a finding **{_percent(finding.rate)}** ({finding.wrong:,}); the others are "
+            "put to fewer tests"
+        )
     right.metric("undetermined", f"{100 * whole.undetermined / whole.answers:.1f} % ({whole.undetermined:,})")
     st.caption(
         (
@@ -133,8 +139,9 @@ def headline(audit: StoredAudit) -> None:
             if limits
             else f"No interval: {whole.rate.reason}."
         )
-        + " An answer without a wrong reason found is not proven right. Undetermined answers (the lungs could not be found, or the "
-        "answer names no finding and drawn opacities do not move it) stay in the denominator."
+        + " An answer without a wrong reason found is not proven right. Undetermined answers (the lungs could not be found, "
+        "hiding them leaves a finding standing, opacities drawn into them do not move an answer that names none, or nothing moves "
+        "it) stay in the denominator."
     )
 
 

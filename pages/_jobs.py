@@ -30,9 +30,10 @@ from pages import _server_log
 #: A lost connection comes back within this time, or its tab was closed.
 ORPHANED_AFTER_S = 10.0
 MOST_JOBS = 20
-#: Jobs of other kinds that a session may have. The page has two kinds, LIME and the verdict, and a new job replaces the
-#: session's older one of its kind, so a reader never meets this limit: it is there for whoever adds a third kind.
-MOST_PER_SESSION = 2
+#: Jobs of other kinds that a session may have. The page has three kinds, LIME, the verdict and the tests of maps, and a
+#: new job replaces the session's older one of its kind, so a reader never meets this limit: it is there for whoever adds
+#: two more.
+MOST_PER_SESSION = 3
 POLL_S = 0.5
 #: Drawing a partial map costs the server time that the map itself needs.
 REDRAW_S = 2.0
@@ -154,7 +155,7 @@ class Runner:
             own = [place for place in places if place.job.session == session and not place.job.cancel.is_set()]
             older = [place for place in own if place.job.kind == kind]
             if len(own) - len(older) >= MOST_PER_SESSION:
-                raise TooManyJobs("Two jobs of this tab are under way; cancel one or wait until it is done.")
+                raise TooManyJobs("Three jobs of this tab are under way; cancel one or wait until it is done.")
             if len(places) - len(older) >= MOST_JOBS:
                 raise TooManyJobs("Too many jobs are waiting on this server; try again in a few minutes.")
             self._number += 1

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet.audit import lesion_summary, read_lesions, sanity_check
+from cxnet.audit import lesion_summary, read_lesions
 from cxnet.audit.lesions import MOVED, NULLS, REGIONS, UNIFORM, in_words
-from cxnet.errors import CxnetError, WeightsError
+from cxnet.errors import CxnetError
 from cxnet.explain import METHODS
 from cxnet.runs import find_run
-from cxnet.weights import FOLDER, Card, network_of
-from pages import _panels, _store
+from cxnet.weights import FOLDER
+from pages import _panels
 
 FILE = FOLDER / "lesions.csv"
 #: What the experts' own drawing scores on the map's grid; the best that a coarse map can do.
@@ -134,47 +133,3 @@ def _table(summary: pd.DataFrame) -> pd.DataFrame:
         told |= {"Above the same map moved": percent(row["above"]), "its interval": limits(row["above low"], row["above high"])}  # fmt: skip
         rows.append(told | ({"Undefined because": row["reason"] or ""} if summary["reason"].notna().any() else {}))
     return pd.DataFrame(rows)
-
-
-def _networks() -> list[Card]:
-    """Every network that answered a stored run, folds one by one, if its weights are at hand."""
-    found: dict[str, Card] = {}
-    for run in _store.listing()[0].values():
-        for fold in run.folds:
-            with contextlib.suppress(WeightsError):
-                card = network_of(run, fold)
-                found[card.name] = card
-    return list(found.values())
-
-
-def sanity_table() -> None:
-    """The randomisation test of every network that has one."""
-    st.markdown(
-        "A map that stays the same when the weights are randomised shows the picture, not what was learned "
-        "([Adebayo et al. 2018](https://arxiv.org/abs/1810.03292)). **Likeness** is the structural similarity of the "
-        "Grad-CAM before and after all layers were randomised; it should be below that of maps of **different "
-        "radiographs**. Each seed randomises anew; where a randomised network's maps are all zero, there is nothing "
-        "to compare, and the test is undefined."
-    )
-    try:
-        found = [check for card in _networks() if (check := sanity_check(card))]
-    except CxnetError as error:
-        st.info(str(error), icon=":material/info:")
-        return
-    rows = []
-    for check in found:
-        rows.append(
-            {
-                "Network": check.model,
-                "Radiographs": check.cases,
-                "Likeness": f"{sum(check.likeness) / len(check.likeness):.2f}" if check.likeness else "—",
-                "by seed": ", ".join(f"{round(value, 2) + 0.0:.2f}" for value in check.likeness),
-                "maps compared": ", ".join(str(test.levels[-1].cases) for test in check.tests),
-                "Different radiographs": "—" if check.null is None else f"{check.null:.2f}",
-                "Passed": {True: "yes", False: "no", None: "undefined"}[check.passes],
-            }
-        )
-    if rows:
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
-    else:
-        st.info("No sanity check is stored; `python -m benchmarks.randomisation` makes them.", icon=":material/info:")

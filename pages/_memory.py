@@ -87,7 +87,7 @@ def _drop(held: _Held) -> None:
     """Empty what a session held, if that is the last that closed and its tab can no longer come back."""
     if _away.get(held.session) is not held:
         return
-    if _kept(held.session):
+    if kept(held.session):
         # A tab that comes back does not run its page, and so holds nothing, until somebody uses it: if it is closed
         # before that, nobody tells.
         _look_later(held)
@@ -103,7 +103,7 @@ def _drop(held: _Held) -> None:
     give_back_soon()
 
 
-def _kept(session: str) -> bool:
+def kept(session: str) -> bool:
     """Whether Streamlit keeps a session: its tab is open, or was lost so short a time ago that it may come back."""
     return runtime.exists() and runtime.get_instance()._session_mgr.get_session_info(session) is not None
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from pages import _session, _welcome
+from pages import _server, _session, _welcome
 
 ICON = Path(__file__).with_name("icon.png")
 
@@ -48,6 +49,9 @@ def require_entry() -> None:
     if not _welcome.accepted():
         _welcome.gate()
         st.stop()
+    context = get_script_run_ctx()
+    if context is not None:
+        _server.let_in(context.session_id)
     if st.user.get("is_logged_in"):
         st.sidebar.button("Log out", key="log-out", on_click=st.logout)
     _welcome.remember()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,49 +31,89 @@ def notice() -> None:
     st.caption(f":material/info: **{NOTICE}**")
 
 
+class Palette(NamedTuple):
+    """Colours of charts: what is meant, what stands beside it, lines of the grid, text.
+
+    On the page's background `accent` and `quiet` have a contrast of 3 to 1 or more, `ink` of 4.5 to 1 (WCAG 2.2,
+    criteria 1.4.11 and 1.4.3). `grid` only guides the eye and needs none.
+    """
+
+    accent: str
+    quiet: str
+    grid: str
+    ink: str
+
+
+THEMES = {
+    "light": Palette("#0b6e75", "#6f858c", "#d3dde1", "#15232a"),
+    "dark": Palette("#4cc2c9", "#6b828a", "#33434b", "#e3eaed"),
+}
+
+
+def palette() -> Palette:
+    """Colours of charts in the theme that the browser shows."""
+    return THEMES["dark" if st.context.theme.type == "dark" else "light"]
+
+
 def colours() -> tuple[str, str, str]:
-    """Accent, quiet and text colour of charts in the theme that the browser shows."""
-    dark = st.context.theme.type == "dark"
-    return ("#4cc2c9", "#5b7077", "#e3eaed") if dark else ("#0b6e75", "#93a7ad", "#15232a")
+    """Accent, grid and text colour of :func:`palette`."""
+    found = palette()
+    return found.accent, found.grid, found.ink
 
 
-def _bars(bars: go.Figure, ink: str) -> None:
-    """Layout of a bar a class from 0 to 1."""
+def _draw_bars(bars: go.Figure, key: str, alt: str) -> None:
+    """Draw a row a class from 0 to 1; without Streamlit's theme, which would make its text grey."""
+    _, _, grid, ink = palette()
     bars.update_layout(
         height=150,
-        margin={"l": 0, "r": 10, "t": 4, "b": 4},
-        xaxis={"range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink},
-        yaxis={"autorange": "reversed", "fixedrange": True, "color": ink},
+        margin={"l": 0, "r": 44, "t": 4, "b": 4},
+        xaxis={
+            "range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink, "gridcolor": grid,
+            "zerolinecolor": grid, "automargin": True,
+        },
+        yaxis={
+            "autorange": "reversed", "fixedrange": True, "color": ink, "showgrid": False, "automargin": True,
+            "ticksuffix": " ",
+        },
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": ink},
+        font={"color": ink, "family": "Source Sans, sans-serif", "size": 13},
         dragmode=False,
+    )  # fmt: skip
+    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
+
+
+def output(analysis: Analysis) -> None:
+    """The answer in one line."""
+    found = analysis.prediction
+    st.markdown(
+        f"Model output for **{found.predicted}**: **{found.probabilities.max():.3f}** (uncalibrated). Maps explain "
+        f"**{analysis.target}**."
     )
 
 
 def prediction(analysis: Analysis) -> None:
-    """Outputs per class as bars, with numbers and the held-out figures of the network beside them."""
+    """Outputs per class as bars and as a table."""
     probabilities = analysis.prediction.probabilities
     classes = list(analysis.card.classes)
-    accent, other, ink = colours()
+    accent, quiet, _, _ = palette()
     bars = go.Figure(
         go.Bar(
             x=probabilities,
             y=classes,
             orientation="h",
             text=[f"{p:.3f}" for p in probabilities],
-            textposition="auto",
-            marker_color=[accent if name == analysis.target else other for name in classes],
+            textposition="outside",
+            cliponaxis=False,
+            marker_color=[accent if name == analysis.target else quiet for name in classes],
             hoverinfo="skip",
         )
     )
-    _bars(bars, ink)
     told = ", ".join(f"{name} {p:.3f}" for name, p in zip(classes, probabilities, strict=True))
-    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key="bars", alt=f"Model output: {told}.")
-    top = analysis.prediction.predicted
-    st.markdown(
-        f"Model output for **{top}**: **{probabilities.max():.3f}** (uncalibrated). Maps explain **{analysis.target}**."
-    )
+    _draw_bars(bars, "bars", f"Model output: {told}.")
+    with st.expander("Outputs as a table"):
+        rows = {"Class": classes, "Output (uncalibrated)": [f"{p:.4f}" for p in probabilities]}
+        st.table(pd.DataFrame(rows), hide_index=True)
 
 
 def how_often(analysis: Analysis) -> None:
@@ -159,7 +200,7 @@ def sensitivities(card: Card) -> None:
         for m, value in found
         if value is not None
     ]
-    accent, _, ink = colours()
+    accent = palette().accent
     bars = go.Figure(
         go.Scatter(
             x=[value for _, value, _, _ in shown],
@@ -176,12 +217,17 @@ def sensitivities(card: Card) -> None:
             hoverinfo="skip",
         )
     )  # fmt: skip
-    _bars(bars, ink)
     st.markdown(f"**What {card.title} finds** in {len(results)} radiographs that it never saw")
     told = ", ".join(f"{m.cls} {value:.2f}, {low:.2f} to {high:.2f}" for m, value, low, high in shown)
-    st.plotly_chart(
-        bars, width="stretch", config={"displayModeBar": False}, key="sensitivities", alt=f"Sensitivity: {told}."
-    )
+    _draw_bars(bars, "sensitivities", f"Sensitivity: {told}.")
+    with st.expander("Sensitivities as a table"):
+        rows = [
+            (m.cls, f"{value:.3f}", "—" if m.low is None or m.high is None else f"{low:.3f} to {high:.3f}",
+             m.numerator, m.denominator)
+            for m, value, low, high in shown
+        ]  # fmt: skip
+        names = ["Class", "Sensitivity", "95 % interval", "Found", "Radiographs"]
+        st.table(pd.DataFrame(rows, columns=names), hide_index=True)
     st.caption("Sensitivity of each class with its 95 % interval. The classes come from different hospitals: see Runs.")
 
 
@@ -206,8 +252,10 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
     crop = analysis.crop
     seen = (crop.left / width, crop.top / height, crop.right / width, crop.bottom / height)
     cut = "" if seen == WHOLE else ", cut to the lungs"
+    position = analysis.radiograph.tags.get("ViewPosition")
+    view = f"view {position}, as the file says" if position else ""
     shown = [
-        Panel("Radiograph", f"{width} by {height} pixels", pixels),
+        Panel("Radiograph", f"{width} by {height} pixels" + (f", {view}" if view else ""), pixels, badge=view),
         Panel(
             "As the model sees it",
             f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px{cut}",

@@ -23,6 +23,7 @@ from cxnet.published import (
     teaching_note,
 )
 from cxnet.statistics import ConfusionMatrix, Metric, metrics, precision_at_prevalence
+from pages import _panels
 from pages._matrix import matrix_picker
 
 #: Icon and colour of every verdict, worst first; a verdict is always shown with its word too.
@@ -37,6 +38,7 @@ TABS = ("One run", "All claims", "Teaching note")
 TAB_KEY = "published-tab"
 PEOPLE = 100_000
 FLAGGED = 1_000
+TABLE_PREVALENCES = (1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.2, 0.5)
 
 
 class Choice(NamedTuple):
@@ -496,8 +498,7 @@ def _worth(cls: str, prevalence: float, sensitivity: float, specificity: float) 
 def _curve(prevalence: float, sensitivity: float, specificity: float, precision: float) -> None:
     steps = [10 ** (-4 + 4 * step / 80) for step in range(80)]
     curve = [precision_at_prevalence(sensitivity, specificity, step) for step in steps]
-    dark = st.context.theme.type == "dark"
-    accent, ink, grid = ("#4cc2c9", "#e3eaed", "#33434b") if dark else ("#0b6e75", "#15232a", "#d3dde1")
+    accent, _, grid, ink = _panels.palette()
     drawn = go.Figure(
         [
             go.Scatter(x=steps, y=curve, mode="lines", line={"color": accent}, hoverinfo="skip"),
@@ -537,5 +538,14 @@ def _curve(prevalence: float, sensitivity: float, specificity: float, precision:
         width="stretch",
         config={"displayModeBar": False},
         key="precision-curve",
+        theme=None,
         alt=f"Precision against prevalence; {100 * precision:.1f} % at {_share(prevalence)}.",
     )
+    with st.expander("The curve as a table"):
+        shares = sorted({*TABLE_PREVALENCES, prevalence})
+        precisions = [precision_at_prevalence(sensitivity, specificity, share) for share in shares]
+        rows = {
+            "Prevalence": [_share(share) + (" (chosen)" if share == prevalence else "") for share in shares],
+            "Precision": ["undefined" if value is None else f"{100 * value:.1f} %" for value in precisions],
+        }
+        st.table(pd.DataFrame(rows), hide_index=True)

@@ -104,7 +104,7 @@ def matrix_svg(shares: Sequence[Sequence[Metric]], classes: Sequence[str], title
         if isinstance(item, _Box):
             lines.append(
                 f'<rect x="{item.x:g}" y="{item.y:g}" width="{item.side:g}" height="{item.side:g}" rx="6" '
-                f'fill="rgb{item.fill}" stroke="#93a7ad"/>'
+                f'fill="rgb{item.fill}" stroke="#6f858c"/>'
             )
         else:
             weight = ' font-weight="bold"' if item.bold else ""

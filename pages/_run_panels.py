@@ -79,7 +79,7 @@ class Matrix:
 def _palette() -> tuple[tuple[str, ...], str, str]:
     """Colours of lines, of text, of helper lines."""
     dark = st.context.theme.type == "dark"
-    return (DARK, "#e3eaed", "#5b7077") if dark else (LIGHT, "#15232a", "#93a7ad")
+    return (DARK, "#e3eaed", "#6b828a") if dark else (LIGHT, "#15232a", "#6f858c")
 
 
 def _line(number: int) -> dict[str, Any]:

@@ -116,7 +116,16 @@ def start() -> None:
         for logger in list(logging.root.manager.loggerDict.values()):
             for old in getattr(logger, "handlers", []):
                 old.setFormatter(handler.formatter)
+        threading.excepthook = _thread_failed
     event("start", version=__version__)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Like any other error; Python would print its message, too. A thread that ends by SystemExit has not failed."""
+    if args.exc_type is SystemExit:
+        return
+    error = args.exc_value if args.exc_value is not None else args.exc_type()
+    logging.getLogger("cxnet").error("A thread failed", exc_info=(args.exc_type, error, args.exc_traceback))
 
 
 def _word(value: str) -> str:

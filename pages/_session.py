@@ -10,41 +10,54 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import streamlit as st
-from starlette.formparsers import MultiPartParser
+from numpy.typing import NDArray
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from cxnet.analysis import Analysis, Models, Settings, analyse, available_models, load_models
+from cxnet.analysis import Analysis, Models, Settings, analyse, available_models
+from cxnet.classifier import Classifier
 from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
+from cxnet.explain import METHODS
+from cxnet.lungs import LungMask, LungSegmenter
 from cxnet.phantom import SAMPLES, Phantom
 from cxnet.radiograph import Radiograph, is_no_radiograph, read_radiographs
 from cxnet.weights import Card, card, network_of
-from pages import _jobs, _memory, _server_log, _store
+from pages import _jobs, _memory, _server, _server_log, _store
 
 UPLOADS_KEPT = 24
 UPLOADED_PIXELS_KEPT = 160_000_000
 READING_S = 60.0
 SAID_MOST, SAID_OF = 8, 4
 ANALYSES_KEPT = 24
+#: Bytes of results: analyses, jobs' results and edited radiographs, the radiographs themselves not counted.
+RESULTS_BYTES_KEPT = 200_000_000
+#: The folds of a cross-validation, to be looked at by turns, and one network more.
+CLASSIFIERS_KEPT = 6
 SAMPLE_SIZE_PX = 640
 WARM_UP_AFTER_S = 1.5
-
-# Streamlit's server would write an upload of more than 1 MB to a temporary file while it arrives; 0 keeps it in memory.
-# How large it may be is checked by Streamlit while it streams (server.maxUploadSize).
-MultiPartParser.spool_max_size = 0
 
 SAMPLES_BY_NAME = {sample.name: sample for sample in SAMPLES}
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@st.cache_resource(max_entries=CLASSIFIERS_KEPT, show_spinner=False)
+def _classifier(name: str) -> Classifier:
+    return Classifier(name)
+
+
+@st.cache_resource(show_spinner=False)
+def _segmenter() -> LungSegmenter:
+    return LungSegmenter()
+
+
 def models(name: str) -> Models:
     """A network and the lung segmenter, shared by all sessions and treated as read-only."""
-    return load_models(name)
+    return Models(_classifier(name), _segmenter())
 
 
 @st.cache_resource(show_spinner=False)
@@ -141,6 +154,11 @@ def take_uploads() -> None:
             _release(file)
     st.session_state["files_read"] = told
     said = _in_few_words(entry for entries in told.values() for entry in entries)
+    context = get_script_run_ctx()
+    turned_away = _server.refused(context.session_id) if context is not None else 0
+    if turned_away:
+        most = f"{_server.WAITING_FILES:,} files and {_server.WAITING_BYTES // 2**20} MB"
+        said.append(f"{turned_away} files were not taken, as a drop may have {most} in all; drop them later.")
     if drop.pushed_out:
         said.append(f"Of the radiographs that were there, the oldest gave way ({drop.pushed_out}), as {_HOLDS}.")
     st.session_state["upload_errors"] = said
@@ -189,9 +207,16 @@ def _take(data: bytes, number: int, several: bool, drop: _Drop) -> Iterator[tupl
         known = case in uploads()
         drop.pushed_out += len(_keep("uploads", case, found, UPLOADS_KEPT)) - known
         st.session_state["case"] = case
-        while sum(kept.pixels.size for kept in uploads().values()) > UPLOADED_PIXELS_KEPT:
-            _bounded("uploads").popitem(last=False)
-            drop.pushed_out += 1
+        drop.pushed_out += _fit("uploads", lambda kept: kept)
+
+
+def _fit(name: str, radiograph: Callable[[Any], Radiograph]) -> int:
+    """Let the oldest radiographs go until the pixels that are kept are not too many; how many went."""
+    entries, gone = _bounded(name), 0
+    while sum(radiograph(kept).pixels.size for kept in entries.values()) > UPLOADED_PIXELS_KEPT and len(entries) > 1:
+        entries.popitem(last=False)
+        gone += 1
+    return gone
 
 
 def _in_few_words(told: Iterable[tuple[str, str]]) -> list[str]:
@@ -295,6 +320,7 @@ def open_from_url() -> None:
         else:
             key = f"run:{run}:{case}"
             _keep("stored", key, opened, UPLOADS_KEPT)
+            _fit("stored", lambda kept: kept.radiograph)
             st.session_state["case"] = key
             if opened.network is not None:
                 st.session_state["set-model"] = opened.network
@@ -334,11 +360,76 @@ def analysis_of(radiograph: Radiograph, settings: Settings) -> Analysis:
     """Everything but LIME, computed once for a radiograph and settings."""
     quick = replace(settings, methods=tuple(m for m in settings.methods if m != "lime"))
     key = (radiograph.sha256, replace(quick, lime=type(quick.lime)(seed=quick.seed)))
-    if key not in _bounded("analyses"):
-        with _server_log.timed("analysis", network=settings.model):
-            made = analyse(radiograph, models(settings.model), quick)
+    entries = _bounded("analyses")
+    if key not in entries:
+        found = models(settings.model)
+        same = (kept.lungs for kept in entries.values() if kept.radiograph.sha256 == radiograph.sha256)
+        known = next(same, None)
+        if known is not None:
+            found = Models(found.classifier, cast(LungSegmenter, _Segmented(found.segmenter, known)))
+        slow = [METHODS[method] for method in quick.methods if method != "grad-cam"]
+        told = st.spinner(f"Computing {' and '.join(slow)} with TensorFlow; this takes a while …")
+        with told if slow else nullcontext(), _server_log.timed("analysis", network=settings.model):
+            made = analyse(radiograph, found, quick)
         _keep("analyses", key, made, ANALYSES_KEPT)
-    found: Analysis = _bounded("analyses")[key]
+    entries.move_to_end(key)
+    within_budget()
+    kept: Analysis = entries[key]
+    return kept
+
+
+class _Segmented:
+    """The segmenter when it has seen the radiograph: its lungs, not once more, and one mask for all analyses."""
+
+    def __init__(self, segmenter: LungSegmenter, lungs: LungMask) -> None:
+        self.card, self._lungs = segmenter.card, lungs
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> LungMask:
+        return self._lungs
+
+
+def within_budget() -> None:
+    """Let the oldest results go until this session keeps no more than :data:`RESULTS_BYTES_KEPT` of them.
+
+    The last of each kind stays, and what a job still works on.
+    """
+    radiographs = _arrays([_bounded("uploads"), _bounded("stored")])
+    while True:
+        sizes: dict[str, int] = {}
+        seen = dict(radiographs)
+        for name in ("analyses", "jobs", "whatif-outcomes"):
+            held = _arrays(_bounded(name))
+            sizes[name] = sum(array.nbytes for number, array in held.items() if number not in seen)
+            seen |= held
+        may_go = {name: key for name in sizes if (key := _oldest(name)) is not None}
+        if sum(sizes.values()) <= RESULTS_BYTES_KEPT or not may_go:
+            return
+        name = max(may_go, key=lambda name: sizes[name])
+        del _bounded(name)[may_go[name]]
+
+
+def _oldest(name: str) -> Hashable | None:
+    """Key of what may go first."""
+    before = list(_bounded(name).items())[:-1]
+    return next((key for key, kept in before if not (isinstance(kept, _jobs.Job) and kept.active)), None)
+
+
+def _arrays(*roots: Any) -> dict[int, NDArray[Any]]:
+    """The arrays that values hold, each once: views count as what they are views of."""
+    found: dict[int, NDArray[Any]] = {}
+    todo = list(roots)
+    while todo:
+        value = todo.pop()
+        if isinstance(value, np.ndarray):
+            while isinstance(value.base, np.ndarray):
+                value = value.base
+            found[id(value)] = value
+        elif isinstance(value, Mapping):
+            todo += value.values()
+        elif isinstance(value, (list, tuple)):
+            todo += value
+        elif is_dataclass(value) and not isinstance(value, type):
+            todo += [getattr(value, one.name) for one in fields(value)]
     return found
 
 

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from cxnet import overlay
 from cxnet.radiograph import Radiograph
 
-LONGEST_SIDE_PX = 1024
+#: A radiograph with noise as PNG: 0.4 MB and 17 ms to make at 1024, 1.1 MB and 43 ms at 1536, 2.0 MB and 85 ms at 2048;
+#: it is made at each rerun and sent with each new map.
+LONGEST_SIDE_PX = 1536
 
 #: Left, top, right and bottom in pixels of the radiograph, the last two excluded.
 Box = tuple[int, int, int, int]
@@ -218,6 +220,8 @@ def _data(
         "radiograph": radiograph.sha256 if radiograph is not None and boxes else None,
         "size": [width, height],
         "spacing": None if radiograph is None else _spacing(radiograph),
+        # without a file there is nothing that could tell sides, and nothing is said of them
+        "fromFile": radiograph is not None,
         "patientLeft": None if radiograph is None else radiograph.patient_left,
         "outline": _outline(lungs),
         "windows": overlay.windows(first, lungs if first.shape == lungs.shape else np.zeros(first.shape, np.bool_)),

@@ -112,7 +112,7 @@ STEPS = (
         "**In the lungs** is the share of the map inside the outline. A map without content scores the grey line, so a "
         "share means nothing without it. **Lift** 1 is chance. **z** compares with shifted copies: around 0 the map does "
         "not care where the lungs are.",
-        ".st-key-viewer ~ [data-testid=stLayoutWrapper]",
+        ".st-key-figures",
     ),
     Step(
         "What if the marker were not there?",

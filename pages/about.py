@@ -10,7 +10,7 @@ _navigation.require_entry()
 from cxnet.analysis import available_models  # noqa: E402
 from cxnet.audit import ZONES  # noqa: E402
 from cxnet.weights import cards  # noqa: E402
-from pages import _lesion_panels, _panels  # noqa: E402
+from pages import _lesion_panels, _map_tests, _panels  # noqa: E402
 
 _panels.notice()
 st.title("About cxnet")
@@ -59,4 +59,6 @@ for card in {**cards(), **{known.name: known for known in available_models()}}.v
 st.subheader("Do the maps find what experts drew?")
 _lesion_panels.lesions()
 st.subheader("Do the maps depend on what was learned?")
-_lesion_panels.sanity_table()
+_map_tests.randomisation()
+st.subheader("Do networks of the same training agree?")
+_map_tests.repeatability()

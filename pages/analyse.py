@@ -14,7 +14,7 @@ from cxnet.enhance import Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
 from cxnet.explain.lime import LimeSettings  # noqa: E402
-from pages import _jobs, _panels, _session, _welcome, _whatif  # noqa: E402
+from pages import _jobs, _map_tests, _panels, _session, _welcome, _whatif  # noqa: E402
 from pages._viewer import viewer  # noqa: E402
 
 _panels.notice()
@@ -91,10 +91,28 @@ def choose_enhancement(model: str, own: Enhancement) -> Enhancement:
     )
 
 
+#: Once a radiograph is open the uploader is one line, so that the pictures are in sight on a laptop. It stays what it
+#: was, on the page: files can be dropped on it, and its list of files scrolls sideways behind its button.
+COMPACT = """<style>
+.st-key-open [data-testid=stFileUploaderDropzone] { flex-flow: row; align-items: center; min-height: 0; padding: .25rem .5rem; }
+.st-key-open [data-testid=stFileUploaderDropzone] > div { min-width: 0; }
+.st-key-open [data-testid=stFileChips] { flex-flow: row nowrap; overflow: auto; align-items: center; max-height: 3.4rem; }
+.st-key-open [data-testid=stFileChips] > div { display: flex; flex-flow: row nowrap; gap: .5rem; }
+.st-key-open [data-testid=stFileChips] > button { order: -1; flex: none; }
+</style>"""
+
+
 def choose_case() -> str | None:
-    """Uploader and picker; None until something was chosen."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
+    """Uploader and picker, in one line once a radiograph is open; None until something was chosen."""
+    _session.restore_case()
+    compact = st.session_state.get("case") is not None
+    if compact:
+        st.html(COMPACT)
+    with st.container(key="open"):
+        places = st.columns([5, 3, 5] if compact else [3, 2], vertical_alignment="bottom")
+    first, third = places[0], places[-1]
+    second = places[1] if compact else first
+    with first:
         whole = st.session_state.get("whole-folder", False)
         st.file_uploader(
             f"Drop {'a folder' if whole else 'chest radiographs, or a zip'} of PNG, JPEG, WebP, TIFF or DICOM files, "
@@ -102,13 +120,14 @@ def choose_case() -> str | None:
             accept_multiple_files="directory" if whole else True,
             key=_session.uploader_key(),
             on_change=_session.take_uploads,
+            label_visibility="collapsed" if compact else "visible",
         )
+    with second:
         st.toggle("A whole folder", key="whole-folder", help="For a study on disk: DICOM files need no extension.")
     for sentence in [*st.session_state.get("upload_errors", []), st.session_state.get("link_error")]:
         if sentence:
             st.error(sentence, icon=":material/error:")
-    _session.restore_case()
-    with right:
+    with third:
         case = st.selectbox(
             "Radiograph",
             _session.cases(),
@@ -185,10 +204,21 @@ def work() -> None:
         )
     left, right = st.columns([3, 2])
     with left:
+        _panels.prediction(quick)
+    with right:
+        if quick.lungs.ok:
+            _panels.lungs(quick)
+        _panels.how_often(quick)
+        if radiograph.tags:
+            with st.expander("Technical tags (the only ones that are kept)"):
+                st.table(dict(radiograph.tags))
+    left, right = st.columns([3, 2])
+    with left, st.container(key="figures"):
         _panels.figures(shown)
     with right:
         _panels.how_good(shown)
     _whatif.section(shown, models, box, job)
+    _map_tests.section(shown, models)
     st.caption(
         "No wrong reason found is not a right reason proven: a map shows where a network found evidence, not why, "
         "and shortcuts such as contrast have no place on a map."
@@ -211,15 +241,9 @@ try:
 except CxnetError as error:
     st.error(str(error), icon=":material/error:")
     st.stop()
-for note in radiograph.notes:
-    st.caption(f"• {note}")
-left, right = st.columns([3, 2])
-with left:
-    _panels.prediction(quick)
-with right:
-    _panels.lungs(quick)
-    _panels.how_often(quick)
-    if radiograph.tags:
-        with st.expander("Technical tags (the only ones that are kept)"):
-            st.table(dict(radiograph.tags))
+if radiograph.notes:
+    st.caption(" ".join(f"• {note}" for note in radiograph.notes))
+_panels.output(quick)
+if not quick.lungs.ok:
+    _panels.lungs(quick)  # a warning goes before the pictures that it is about
 st.fragment(work)()

@@ -95,6 +95,12 @@ def compare(found: dict[str, Run], run: str, audit: StoredAudit) -> None:
     )  # fmt: skip
     if chosen != NONE:
         panels.comparison(run, chosen, wrong_reasons.compare(audit.table, panels.opened(found[chosen], "full").table))
+        masked = [name for name in (run, chosen) if found[name].info.get("region") == "lung-mask"]
+        if masked:
+            st.caption(
+                f"{' and '.join(map(panels.escaped, masked))}: shown nothing but the lungs, so nothing outside them can be held "
+                "against it. A lower rate says that, and not that its reasons are right: the lungs' outline still tells sources."
+            )
 
 
 def cases(run: Run, audit: StoredAudit) -> None:

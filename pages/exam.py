@@ -82,6 +82,9 @@ overall = chosen[(chosen["detector"] == "two keys") & (chosen["kind"] == "all")]
 first, second, third = st.columns(3)
 first.metric("ROC AUC of the verdict", f"{overall['auc']:.3f}", help="Chance that it speaks louder of a cheat.")
 first.caption(f"95 % interval {overall['low']:.3f} to {overall['high']:.3f}, over networks and cases")
+accusing = chosen[(chosen["detector"] == "accusing") & (chosen["kind"] == "all")]
+if len(accusing):
+    first.caption(f"**{accusing.iloc[0]['auc']:.3f}** without the drawn opacities, which accuse nobody")
 cheats = judged[judged["kind"] != "clean"]
 if answer == "disease":
     second.metric("Cheats caught", told(cheats))
@@ -188,6 +191,8 @@ LIMITS = {
 st.markdown(
     LIMITS[which]
     + """
+- **Compression and resolution.** No network here was trained to read them. They are swept on the page Analyse and shown, but the
+  verdict does not ask them.
 - **The right "normal" of a cheat.** It answers normal because the shortcut is missing. There is nothing to take away, so
   the edits see little: choose *Normal* above.
 - **A shortcut inside the lungs**, or one that lies in the lungs' own contrast, looks like a sign of disease to every test.

@@ -180,12 +180,14 @@ function create(root, box) {
       badge.hidden = !data.patientLeft || !panel.outline;
       if (data.patientLeft) badge.dataset.edge = turnedTo(letter === "L" ? data.patientLeft : opposite, view);
     }
+    panel.sideless.hidden = !data.fromFile || Boolean(data.patientLeft) || !panel.outline;
     const turned = orientation(view);
     panel.tag.hidden = !turned;
     panel.stage.classList.toggle("sideways", sideways());
     panel.tag.textContent = turned ? turned.tag : "";
     canvas.setAttribute("aria-label", `${panel.name}: ${panel.description}.`
       + (data.patientLeft && panel.outline ? ` The patient's left is at the ${panel.sides.L.dataset.edge}.` : "")
+      + (panel.sideless.hidden ? "" : " Which side is the patient's left is not known.")
       + (turned ? ` ${turned.text}` : ""));
     drawRuler(panel);
   }
@@ -434,8 +436,11 @@ function create(root, box) {
     const { canvas } = panel, fingers = new Map();
     let gesture = null;
     canvas.addEventListener("wheel", (event) => {
+      const factor = Math.exp(-event.deltaY * 0.0015);
+      // Where nothing would change the page scrolls. With Ctrl, as a pinch comes, the browser would shrink the page.
+      if (!event.cancelable || (bound(1, view.zoom * factor, 16) === view.zoom && !event.ctrlKey)) return;
       event.preventDefault();
-      zoomAt(panel, event.clientX, event.clientY, Math.exp(-event.deltaY * 0.0015));
+      zoomAt(panel, event.clientX, event.clientY, factor);
     }, { passive: false });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("dblclick", () => { if (!state.drawn.armed) alone(panels.indexOf(panel)); });
@@ -499,8 +504,9 @@ function create(root, box) {
       title: make("span", "title"), scale: make("span", "scale"), legend: make("span", "legend"),
       lines: make("span", "lines", "Contours: ··· 25 %, – – 50 %, — 75 % of the map's maximum"),
       value: make("div", "value"), tag: make("span", "turned-tag"), ruler: make("div", "ruler"),
-      sides: { R: make("span", "side", "R"), L: make("span", "side", "L") } };
+      sides: { R: make("span", "side", "R"), L: make("span", "side", "L") }, sideless: make("span", "sideless", "side not known") };
     for (const badge of Object.values(panel.sides)) badge.title = "Side of the patient, from the file's Patient Orientation";
+    panel.sideless.title = "The file does not tell which side is the patient's left";
     const caption = make("figcaption");
     panel.cross.hidden = true;
     panel.legend.append(make("span", "low"), make("i"), make("span", "high"));
@@ -508,7 +514,7 @@ function create(root, box) {
     panel.canvas.tabIndex = 0;
     panel.canvas.setAttribute("role", "img");
     caption.append(panel.title, panel.scale, panel.legend, panel.lines);
-    panel.stage.append(panel.canvas, panel.cross, panel.sides.R, panel.sides.L, panel.tag, panel.ruler);
+    panel.stage.append(panel.canvas, panel.cross, panel.sides.R, panel.sides.L, panel.sideless, panel.tag, panel.ruler);
     panel.figure.append(caption, panel.stage, panel.value);
     listen(panel);
     return panel;
@@ -518,6 +524,16 @@ function create(root, box) {
     Object.assign(panel, { map: null, superpixels: null }, entry);
     panel.levels = (entry.contours || []).map(({ share, lines }) => ({ share, shape: path(lines, entry.mapFrame, false) }));
     panel.borders = entry.superpixels ? pathOfBorders(entry.superpixels, entry.mapFrame) : null;
+  }
+
+  function detail() {
+    // What the values under the pointer are values of.
+    const panel = panels.find(({ frame, outline }) => outline && frame.join() === "0,0,1,1");
+    if (!panel) return "";
+    const [width, height] = data.size, reduced = width / panel.picture.width, count = reduced.toPrecision(2);
+    return `x and y count the ${width} × ${height} pixels of the radiograph. `
+      + (reduced > 1.005 ? `It is shown at 1/${count} of that width and height: a grey value is the mean of ${count} × ${count} pixels`
+        : "All are shown: a grey value is that of one pixel") + ", as 0 to 255 and before the window.";
   }
 
   async function update(sent, setStateValue) {
@@ -552,6 +568,7 @@ function create(root, box) {
       if (data.spacing) panel.ruler.title = `Pixel spacing ${data.spacing.told}`;
       fill(panel, { ...entry, name: title });
     });
+    find(".detail").textContent = detail();
     find(".for-contours").hidden = !panels.some((panel) => panel.levels.length);
     find(".for-superpixels").hidden = !panels.some((panel) => panel.borders);
     find(".opacity").closest("label").hidden = colours.closest("label").hidden = peekButton.hidden

@@ -22,6 +22,7 @@ from cxnet.errors import SettingsError
 from cxnet.explain.lime import LimeSettings
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph, read_radiograph
+from tests.test_radiograph import dicom, written
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -140,11 +141,47 @@ def test_predict_gives_a_row_for_every_file(file: Path, tmp_path: Path) -> None:
         "probability_Pneumonia",
         "predicted_class",
         "error",
+        "notes",
     ]
     assert [bool(row["error"]) for row in rows] == [True, False, True]
     assert rows[1]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert sum(float(rows[1][k]) for k in rows[1] if k.startswith("probability")) == pytest.approx(1, abs=1e-6)
     assert main(["predict", str(file), "--csv", str(table)]) == 0
+
+
+def test_what_a_reader_of_a_picture_should_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    burned, empty = tmp_path / "burned.dcm", tmp_path / "empty.png"
+    phantom = make_phantom(5, 400).pixels
+    burned.write_bytes(written(dicom(phantom, bits=8, BurnedInAnnotation="YES")))
+    empty.write_bytes(png(np.random.default_rng(0).integers(100, 130, (300, 300)).astype(np.uint8)))
+    note, reason = "text is burned into the picture", "heck the mask of the lungs: no lung was found"
+    for file, said in ((burned, note), (empty, reason)):
+        assert main(["analyse", str(file), "--methods", "grad-cam", "--out", str(tmp_path / "out")]) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(f"{file}: ") and said in err
+    for model, told in (("covid-cxnet", ""), ("base-cnn-v2-lung-mask/fold-0", reason)):  # the first looks for no lungs
+        table = tmp_path / "p.csv"
+        assert main(["predict", str(burned), str(empty), "--model", model, "--csv", str(table)]) == 0
+        with table.open() as stream:
+            first, second = csv.DictReader(stream)
+        assert list(first)[-1] == "notes" and note in first["notes"] and first["error"] == ""
+        assert told in second["notes"] and bool(told) == bool(second["notes"])
+
+
+def test_masks_of_one_name_are_refused_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lungs", "a.dcm", "a.png", "--out", "masks"]) == 2
+    assert "in separate calls with another --out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["analyse", "predict", "report", "audit"])
+def test_help_says_which_networks_and_files_there_are(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal parts words at their hyphens
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "RUN/fold-K of a stored run" in told and "radiograph" in told.partition("options:")[0]
 
 
 def test_lungs_writes_masks_in_the_original_s_size(file: Path, tmp_path: Path) -> None:

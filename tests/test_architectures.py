@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxnet.architectures import ARCHITECTURES, pyramid_attention
+from cxnet.architectures import ARCHITECTURES, build_auxiliary, pyramid_attention
 from cxnet.classifier import Head, Prediction
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.weights import assign, read_arrays, write_arrays
@@ -162,4 +162,7 @@ def test_auxiliary_networks_of_deep_cxr_net_are_frozen() -> None:
     model = ARCHITECTURES["deep-cxr-net"].build(input_size_px=64)
     trainable = {v.path.split("/")[0] for v in model.trainable_variables}
     assert trainable and not any(name.startswith(("findings_", "pneumonia_")) for name in trainable)
+    auxiliary = build_auxiliary(input_size_px=64)  # what training is given for the frozen half fits it
+    shapes = {v.path: tuple(v.shape) for v in model.weights if v.path.startswith("findings_")}
+    assert {v.path: tuple(v.shape) for v in auxiliary.weights} == shapes
     assert ARCHITECTURES["deep-cxr-net"].extra_layer == "told" and model.get_layer("told").output.shape == (None, 8)

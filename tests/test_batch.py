@@ -172,13 +172,16 @@ def stored_run(root: Path, folder: Path, **info: object) -> runs.Run:
 
 
 def test_a_run_is_asked_through_its_own_network(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = card("covid-cxnet")
     run = stored_run(tmp_path, folder, weights={"name": known.name, "sha256": known.sha256})
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
-    code = main(["audit", str(run.folder), "--images", str(folder), "--workers", "1", "--out", str(run.folder)])
-    assert code == 1 and "2 of 3 cases audited" in capsys.readouterr().out
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    code = main(["audit", run.name, "--images", str(folder), "--workers", "1", "--out", str(run.folder)])
+    told = capsys.readouterr()
+    assert code == 1 and "2 of 3 cases audited" in told.out
+    assert "\nbad.png: This is no PNG" in told.err
     assert all((run.folder / name).read_bytes() == content for name, content in before.items())
     stored = wrong_reasons.open_audit(run.folder, "fast")
     assert stored.info["left_out"] == ["The radiographs of 1 of 4 cases are not at hand."]
@@ -201,10 +204,50 @@ def test_what_cannot_be_audited_says_why(tmp_path: Path, folder: Path) -> None:
         batch.plan(run.folder, [folder], model="covid-cxnet")
     with pytest.raises(DatasetError, match="None of the run's 4 radiographs"):
         batch.plan(run.folder, [tmp_path])
-    with pytest.raises(DatasetError, match="neither a run nor a folder"):
-        batch.plan(tmp_path / "nowhere")
+    for nowhere in (tmp_path / "nowhere", Path("nowhere")):
+        with pytest.raises(DatasetError, match=r"neither a run nor a folder .*runs list"):
+            batch.plan(nowhere)
+    table = pd.DataFrame({"case": ["1"], "true": ["Normal"], "predicted": ["Normal"]})
+    told = {"classes": list(card("covid-cxnet").classes), "weights": {"name": "covid-cxnet"}}
+    fileless = runs.write_run(tmp_path / "fileless", told, {0: table})
+    with pytest.raises(DatasetError, match=r"which files its cases are.*; audit the folder of its radiographs"):
+        batch.plan(fileless.folder)
     with pytest.raises(WeightsError, match="do not classify"):
         batch.plan(folder, model="unet")
+
+
+def test_a_name_is_a_run_s_unless_something_here_is_called_so(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_run(tmp_path, folder, weights={"name": "covid-cxnet"})
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    monkeypatch.chdir(folder)
+    assert batch.plan(Path("stored"), [folder]).run == "stored"
+    assert batch.plan("stored", [str(folder)]).run == "stored"  # type: ignore[arg-type, list-item]
+    here = tmp_path / "elsewhere" / "stored"
+    here.mkdir(parents=True)
+    (here / "0.png").write_bytes((folder / "0.png").read_bytes())
+    monkeypatch.chdir(here.parent)
+    assert batch.plan(Path("stored")).run is None
+
+
+def test_the_first_twenty_files_that_failed_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(23):
+        (tmp_path / f"{number:02d}.png").write_text(f"no picture {number}")
+
+    def in_this_process(tasks: list[batch.Task], workers: int) -> Iterator[tuple[batch.Task, str]]:
+        for task in tasks:
+            error = None if task.file == "00.png" else "It is broken."
+            yield task, json.dumps({"case": task.case, "file": task.file, "error": error, "predicted": None})
+
+    monkeypatch.setattr(batch, "in_processes", in_this_process)
+    assert main(["audit", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    named = [line for line in lines if line.endswith(".png: It is broken.")]
+    assert len(named) == len(set(named)) == 20 and not any(line.startswith("00.png") for line in named)
+    assert lines[-1].startswith("2 more failed; the column error of ")
 
 
 def test_a_changed_file_is_one_error(folder: Path) -> None:
@@ -257,14 +300,15 @@ def test_lime_figures_are_the_analysis(explained: Explained) -> None:
     for column, name in (("in_lung", "in-lung energy"), ("lift", "lift"), ("z", "z against shifted copies")):
         assert row[f"lime_{column}"] == scores[name] != row[column]  # not Grad-CAM's
     assert row["cam_lime"] == explained.analysis.agreement[0].value and -1 <= row["cam_lime"] <= 1
-    assert row["lime_reason"] is row["cam_lime_reason"] is None and "lime_vsi" not in row
+    assert row["lime_reason"] is row["cam_lime_reason"] is None and not {"lime_vsi", "lime_csi"} & set(row)
 
 
 def test_undefined_lime_figures_say_why(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explained.models.classifier, "logits", lambda pictures: np.zeros((len(pictures), 3)))
     row = batch.audit_case(replace(explained.task, lime_seeds=2), explained.models)
     assert row["error"] is None and row["lift"] is not None
-    assert [row[name] for name in ("lime_in_lung", "lime_lift", "lime_z", "lime_vsi", "cam_lime")] == [None] * 5
+    names = ("lime_in_lung", "lime_lift", "lime_z", "lime_vsi", "lime_csi", "cam_lime")
+    assert [row[name] for name in names] == [None] * 6
     assert "no evidence" in row["lime_reason"] and "LIME found no superpixel" in row["cam_lime_reason"]
     json.dumps(row, allow_nan=False)
 
@@ -282,14 +326,21 @@ def test_stability_known_by_hand(explained: Explained, monkeypatch: pytest.Monke
         asked.append(settings.seed)
         weights = np.zeros(len(lime.weights))
         weights[tops[settings.seed]] = -1.0
-        yield {targets[0]: LimeExplanation(0, weights, weights, 0.0, 1.0, None, 16, True, True, lime.segments)}
+        exact = np.zeros(len(lime.weights))
+        yield {targets[0]: LimeExplanation(0, weights, exact, 0.0, 1.0, None, 16, True, True, lime.segments)}
 
     monkeypatch.setattr(case, "explain_lime", explain)
-    assert case._stability(explained.analysis, explained.models, 2) == pytest.approx(4 / 5)
-    assert case._stability(explained.analysis, explained.models, 3) == pytest.approx((4 / 5 + 3 / 5 + 2 / 5) / 3)
+    assert case._stability(explained.analysis, explained.models, 2)[0] == pytest.approx(4 / 5)
+    assert case._stability(explained.analysis, explained.models, 3)[0] == pytest.approx((4 / 5 + 3 / 5 + 2 / 5) / 3)
     assert asked == [1, 1, 2]
+    # CSI: the second seed's weights are -1 or 0 and known exactly, the first's are LIME's own with their errors
+    drawn = np.zeros(len(lime.weights))
+    drawn[tops[1]] = -1.0
+    overlapping = float((np.abs(lime.weights - drawn) <= 1.96 * lime.standard_errors).mean())
+    assert case._stability(explained.analysis, explained.models, 2)[1] == pytest.approx(overlapping)
     monkeypatch.setattr(case, "analyse", lambda *_: explained.analysis)
-    assert batch.audit_case(replace(explained.task, lime_seeds=2), explained.models)["lime_vsi"] == pytest.approx(4 / 5)
+    row = batch.audit_case(replace(explained.task, lime_seeds=2), explained.models)
+    assert (row["lime_vsi"], row["lime_csi"]) == (pytest.approx(4 / 5), pytest.approx(overlapping))
 
 
 def test_more_seeds_draw_other_samples(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:

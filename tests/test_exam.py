@@ -39,9 +39,8 @@ def test_thresholds_are_those_of_the_stored_exam(stored: exam.Exam) -> None:
 
 def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
     report = stored.cases[stored.cases["half"] == REPORT]
-    assert len(stored.info["areas"]) == 5 * (
-        2 * len(exam.DETECTORS) - 1
-    )  # drawn opacities are asked of the normal alone
+    # drawn opacities, and so the verdict without them, are asked of the normal alone, hidden lungs of the diseased
+    assert len(stored.info["areas"]) == 5 * (2 * len(exam.DETECTORS) - 3)
     for entry in stored.info["areas"]:
         rows = report[(report["answer"] == entry["answer"])]
         if entry["kind"] != "all":
@@ -55,6 +54,9 @@ def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
 def test_the_aims_of_the_exam(stored: exam.Exam) -> None:
     areas = {(e["answer"], e["kind"], e["detector"]): e["auc"] for e in stored.info["areas"]}
     assert areas["disease", "all", "two keys"] >= 0.95 and areas["normal", "all", "two keys"] >= 0.95
+    # the one test that accuses nobody is what tells "normal" answers of cheats apart, and the results say so
+    assert ("disease", "all", "accusing") not in areas
+    assert areas["normal", "all", "accusing"] < areas["normal", "all", "two keys"] - 0.2
     chosen = stored.cases[(stored.cases["half"] == CHOOSE) & (stored.cases["kind"] == "clean")]
     assert (chosen["verdict"] == "wrong reason").mean() <= ACCUSED
     reported = stored.cases[(stored.cases["half"] == REPORT) & (stored.cases["kind"] == "clean")]
@@ -135,7 +137,8 @@ def test_thresholds_by_hand() -> None:
     table = pd.DataFrame(
         {"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0, "usual": 2.0}
     ).assign(answer="disease")
-    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}).assign(evidence_background=values)
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=0.0)
+    table = table.assign(evidence_background=values)
     limits = exam.choose(table, thresholds(), 7, "by hand")
     assert (limits.version, limits.background, limits.marker) == (7, 1.96, 0.1)
     assert (limits.least_z, limits.least_lift) == (0.0, 1.0)
@@ -144,11 +147,16 @@ def test_thresholds_by_hand() -> None:
     normal = table.assign(answer="normal")
     assert exam.choose(normal, thresholds(), 7, "by hand").background == 0.1
     assert (exam.verdicts(normal, limits) == "none found").all()
+    # half of the usual evidence left without the lungs accuses nobody and clears nobody
+    stays = table.assign(without_lungs=1.0)
+    assert exam.verdicts(stays, limits).value_counts().to_dict() == {"undetermined": 39, "wrong reason": 1}
+    assert (exam.verdicts(table.assign(without_lungs=0.99), limits) == "none found").sum() == 39
+    assert (exam.verdicts(stays.assign(answer="normal"), limits) == "none found").all()
 
 
 def test_drawn_opacities_accuse_nobody_by_hand() -> None:
     table = pd.DataFrame({"answer": "normal", "usual": 2.0, "z": [1.0, -1.0, 1.0, -1.0], "lift": 2.0})
-    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS})
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=5.0)
     table["evidence_opacity"] = [2.0, 2.0, 0.1, 0.1]  # two answers stay, two give way
     limits = replace(thresholds(), opacity=0.5)
     assert exam.verdicts(table, limits).tolist() == ["undetermined", "suspicious map", "none found", "suspicious map"]

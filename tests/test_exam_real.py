@@ -22,7 +22,7 @@ from cxnet.errors import DatasetError
 from cxnet.exam import real, sitting
 from cxnet.exam.fixtures import DISEASE, NORMAL, fixture_networks, save
 from cxnet.exam.real import Film, asked, split, training_cases
-from cxnet.exam.results import accused
+from cxnet.exam.results import PHANTOMS, REAL, REPORT, accused
 from cxnet.exam.sitting import behaves
 from cxnet.lungs import LungSegmenter
 from cxnet.phantom import make_phantom
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 #: A row of the stored table: figures and names, never a picture.
 COLUMNS = {
     "network", "kind", "seed", "half", "case", "answer", "usual", "logit", "z", "lift", "evidence_background",
-    "evidence_marker", "evidence_border", "evidence_appearance", "evidence_opacity", "determined", "verdict",
+    "evidence_marker", "evidence_border", "evidence_appearance", "evidence_opacity", "without_lungs", "determined", "verdict",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
     rows = stored.cases[stored.cases["determined"]]
     assert 0 < (stored.cases["verdict"] == "undetermined").sum() > len(stored.cases) - len(rows)
     kinds = set(stored.cases["kind"]) - {"clean"}
-    assert len(kinds) >= 3 and len(stored.info["areas"]) == (1 + len(kinds)) * (2 * len(exam.DETECTORS) - 1)
+    assert len(kinds) >= 3 and len(stored.info["areas"]) == (1 + len(kinds)) * (2 * len(exam.DETECTORS) - 3)
     for entry in stored.info["areas"]:
         chosen = rows[rows["answer"] == entry["answer"]]
         if entry["kind"] != "all":
@@ -62,6 +62,20 @@ def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
         values = exam.detector_values(chosen, entry["detector"], thresholds())
         assert entry["auc"] == pytest.approx(roc_auc_score(chosen["kind"] != "clean", np.maximum(values, -1e9))), entry
         assert entry["low"] <= entry["auc"] <= entry["high"]
+
+
+@pytest.mark.parametrize(
+    ("which", "clean", "cheats"), [(PHANTOMS, (80, 92), (183, 191)), (REAL, (25, 156), (138, 144))]
+)
+def test_how_often_answers_stay_when_the_lungs_are_hidden(
+    which: str, clean: tuple[int, int], cheats: tuple[int, int]
+) -> None:
+    """The counts that the verdict's docstring gives."""
+    rows = exam.stored(exam=which).cases
+    rows = rows[(rows["half"] == REPORT) & (rows["answer"] == "disease")]
+    stays = rows["without_lungs"] / rows["usual"] >= thresholds().most_without_lungs
+    for chosen, told in ((rows["kind"] == "clean", clean), (rows["kind"] != "clean", cheats)):
+        assert (stays[chosen].sum(), chosen.sum()) == told
 
 
 def test_stored_verdicts_are_those_of_the_shipped_thresholds(stored: exam.Exam) -> None:

@@ -89,6 +89,7 @@ def test_a_fold_s_network_says_what_keras_says(root: Path) -> None:
         ("imported/fold-0", "came without the weights"),
         ("nobody/fold-0", "no run called"),
         ("../pictures/fold-0", "no run called"),
+        ("untrained-full", "known are covid-cxnet, covid-cxnet-lung, and RUN/fold-K of a stored run"),
     ],
 )
 def test_networks_that_are_not_there(name: str, word: str) -> None:

@@ -348,6 +348,10 @@ def test_several_problems_are_all_told() -> None:
         lambda: wilson(3, 0),
         lambda: wilson(4, 3),
         lambda: wilson(1, 3, 95),
+        lambda: wilson(5.5, 10),
+        lambda: wilson(5, 10.5),
+        lambda: ConfusionMatrix.from_counts([["one", 2], [3, 4]], ("a", "b")),
+        lambda: ConfusionMatrix.from_counts([[1, 2], [3]], ("a", "b")),
         lambda: precision_at_prevalence(90, 0.9, 0.1),
         lambda: ConfusionMatrix.from_cases(["a"], ["c"], ("a", "b")),
         lambda: ConfusionMatrix.from_cases(["a"], [], ("a", "b")),
@@ -370,6 +374,9 @@ def test_several_problems_are_all_told() -> None:
         lambda: brier(["Other", "Normal"], [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES),
         lambda: ece(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES, positive="Other"),
         lambda: ece(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES, bins=0),
+        lambda: ece(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], CLASSES, draws=0),
+        lambda: auc(GOOD, [["x", 0.5, 0], [0.1, 0.2, 0.7]], CLASSES),
+        lambda: roc_curve(GOOD, [0.5, "x"], "Normal"),
         lambda: roc_curve(GOOD, [0.5, np.inf], "Normal"),
         lambda: pr_curve(GOOD, [0.5], "Normal"),
         lambda: bootstrap(len, ["a", "b"], resamples=5),
@@ -378,9 +385,17 @@ def test_several_problems_are_all_told() -> None:
         lambda: auc_intervals(GOOD, [[0.5, 0.5, 0], [0.1, 0.2, 0.7]], ["a", "b"], CLASSES, folds=[1]),
         lambda: mcnemar_exact([True], [True, False]),
         lambda: mcnemar_exact([0.5], [1.0]),
-        lambda: delong(np.array([1, 0]), [0.5, 0.2], [0.5, 0.2]),
+        lambda: mcnemar_exact(GOOD, GOOD),  # labels
+        lambda: mcnemar_exact(["1", "0"], ["0", "0"]),  # these too
+        lambda: delong(np.array([2, 0]), [0.5, 0.2], [0.5, 0.2]),
+        lambda: delong(["Normal", "COVID-19"], [0.5, 0.2], [0.5, 0.2]),
+        lambda: delong([True], [0.5, 0.2], [0.5, 0.2]),
+        lambda: delong([True, False], [0.5, "x"], [0.5, 0.2]),
         lambda: delong(np.array([True, False]), [0.5, np.nan], [0.5, 0.2]),
         lambda: nadeau_bengio([1.0], [1.0], 20),
+        lambda: nadeau_bengio([0.1, 0.2], [0.1, "x"], 0.2),
+        lambda: nadeau_bengio([0.1, 0.2], [0.1, [0.2]], 0.2),
+        lambda: holm(["0.5"]),
         lambda: holm([1.2]),
         lambda: holm([float("nan")]),
         lambda: check_folds(pd.DataFrame({"case": ["a"]})),
@@ -399,3 +414,23 @@ def test_bad_input_is_refused_with_a_sentence(call: object) -> None:
     with pytest.raises(StatisticsError) as caught:
         call()  # type: ignore[operator]
     assert isinstance(caught.value, CxnetError) and str(caught.value).endswith(".")
+
+
+def test_refusals_name_what_to_give_instead() -> None:
+    with pytest.raises(StatisticsError, match="compare labels with predictions first"):
+        mcnemar_exact(["a", "b"], ["a", "a"])
+    with pytest.raises(StatisticsError, match="received nan, so give None"):
+        holm([0.01, float("nan")])
+
+
+def test_truths_are_taken_as_0_and_1() -> None:
+    truth, a, b = np.arange(30) % 3 == 0, np.arange(30) % 7, np.arange(30) % 5
+    assert (
+        delong(truth.astype(int), a, b) == delong(truth, a, b) == delong(positive=list(truth), scores_a=a, scores_b=b)
+    )
+    assert delong(truth, a, b).p_value is not None
+
+
+def test_classes_given_as_a_list_are_those_of_a_tuple() -> None:
+    one, other = (ConfusionMatrix.from_counts([[1, 2], [3, 4]], kind("ab")) for kind in (list, tuple))
+    assert one == other and (one + other).counts.tolist() == [[2, 4], [6, 8]]

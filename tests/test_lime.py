@@ -148,6 +148,27 @@ def test_stability_indices_of_equal_runs_are_one() -> None:
     assert vsi([run]) is None and csi([]) is None
 
 
+def stated(weights: list[float], errors: list[float]) -> LimeExplanation:
+    """A run with these weights and standard errors."""
+    segments = np.arange(len(weights), dtype=np.int32)[None]
+    return LimeExplanation(0, np.array(weights), np.array(errors), 0.0, 1.0, None, 99, True, True, segments)
+
+
+def test_stability_indices_by_hand() -> None:
+    # Intervals of the first run: 0 ± 1.96, 5 ± 0.98, -3 ± 0.
+    first = stated([0, 5, -3], [1, 0.5, 0])
+    assert csi([first, stated([3.9, 6.9, -3], [1, 0.5, 0])]) == 1  # 3.9 < 3.92 and 1.9 < 1.96 overlap, a point meets
+    assert csi([first, stated([3.95, 6.9, -3.1], [1, 0.5, 0])]) == pytest.approx(1 / 3)  # only the second overlaps
+    assert csi([first, stated([4, 7, -2.9], [1, 0.5, 0])]) == 0
+    assert csi([first, stated([4, -7, -2.9], [4, 9, 9])]) == 1  # wide intervals hide what differs
+    # Three runs, three pairs: all three weights overlap in the first pair, one in each of the others.
+    far = stated([9, 5, 9], [0.1, 0.1, 0.1])
+    assert csi([first, first, far]) == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    # Of the two largest by size, |5| and |-3| against |7| and |-4|: one in common.
+    other = stated([-4, 7, 1], [1, 1, 1])
+    assert vsi([first, other], k=2) == 1 / 2 and vsi([first, other], k=1) == 1 and vsi([first, other, first], k=2) == pytest.approx(2 / 3)  # fmt: skip
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.booleans(), st.integers(0, 3))
 def test_superpixels_are_whole_numbered_and_pure(seed: int, count: int, masked: bool, shift: int) -> None:

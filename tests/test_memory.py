@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import subprocess
+import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pages import _memory
+from cxnet.analysis import Models, Settings
+from cxnet.enhance import Enhancement
+from cxnet.phantom import make_phantom
+from cxnet.radiograph import Radiograph
+from pages import _jobs, _memory, _session
 
+ROOT = Path(__file__).parents[1]
 TTL = 120.0
 
 
@@ -142,3 +152,135 @@ def test_kept_as_long_as_streamlit_keeps_it_and_not_much_longer(visits: list[tup
         assert server.stored
         server.until(end + 2 * (TTL + _memory.AFTER_S))
         assert not server.stored and not server.timers
+
+
+#: A page's thread that has held 200 MB in pieces, of which one in a thousand stays; memory then and afterwards.
+HELD = """
+import threading
+from pathlib import Path
+from pages import _memory
+
+def mib():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+def work():
+    held = [bytearray(20_000) for _ in range(10_000)]
+    kept.extend(held[::1000])
+
+_memory.start()
+kept, before = [], mib()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+after = mib()
+_memory._waiting.acquire()
+_memory._give_back()
+print(after - before, mib() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_memory_that_nobody_holds_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD], cwd=ROOT, capture_output=True, text=True, check=True)
+    kept, given_back = map(float, done.stdout.split())
+    assert kept > 100  # else there was nothing to give back
+    assert given_back < 0.25 * kept
+
+
+# --------------------------------------------------------------------------------------- what an open session may hold
+
+MB = 10**6
+
+
+@dataclass
+class Result:
+    """What holds arrays, as analyses and edits do: of its own, shared, and in pieces."""
+
+    pixels: Any
+    more: Any = None
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, OrderedDict[Hashable, Any]]:
+    """What a session keeps, by name; it may keep 10 MB of results."""
+    found: dict[str, OrderedDict[Hashable, Any]] = {}
+    monkeypatch.setattr(_session, "_bounded", lambda name: found.setdefault(name, OrderedDict()))
+    monkeypatch.setattr(_session, "RESULTS_BYTES_KEPT", 10 * MB)
+    return found
+
+
+def result(mb: int) -> Result:
+    return Result(np.zeros(mb * MB, np.uint8))
+
+
+def test_results_are_kept_up_to_the_last_byte(kept: dict[str, OrderedDict[Hashable, Any]]) -> None:
+    kept["analyses"] = OrderedDict((number, result(2)) for number in range(5))
+    _session.within_budget()
+    assert list(kept["analyses"]) == [0, 1, 2, 3, 4]
+    kept["analyses"][5] = Result(np.zeros(1, np.uint8))
+    _session.within_budget()
+    assert list(kept["analyses"]) == [1, 2, 3, 4, 5]
+
+
+def test_an_array_counts_once_and_radiographs_do_not(kept: dict[str, OrderedDict[Hashable, Any]]) -> None:
+    shared, radiograph = np.zeros(8 * MB, np.uint8), np.zeros(50 * MB, np.uint8)
+    kept["uploads"] = OrderedDict(case=Result(radiograph))
+    kept["analyses"] = OrderedDict((n, Result(radiograph, {"lungs": (shared[:, None], [shared])})) for n in range(9))
+    _session.within_budget()
+    assert len(kept["analyses"]) == 9
+    kept["uploads"].clear()  # now only analyses hold it
+    _session.within_budget()
+    assert list(kept["analyses"]) == [8]
+
+
+def test_the_kind_that_holds_most_gives_way_and_work_goes_on(kept: dict[str, OrderedDict[Hashable, Any]]) -> None:
+    kept["analyses"] = OrderedDict((number, result(1)) for number in range(4))
+    kept["whatif-outcomes"] = OrderedDict((number, result(5)) for number in range(3))
+    running = _jobs.Job(partial=result(5), _state="running")
+    kept["jobs"] = OrderedDict(running=running, done=_jobs.Job(partial=result(1), _state="done"))
+    _session.within_budget()
+    assert list(kept["whatif-outcomes"]) == [2]
+    assert list(kept["jobs"]) == ["running", "done"] and list(kept["analyses"]) == [3]
+    _session.within_budget()  # what is left is the last of each kind, and work
+    assert list(kept["jobs"]) == ["running", "done"]
+
+
+def test_a_changed_setting_takes_no_second_lung_mask(
+    kept: dict[str, OrderedDict[Hashable, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks, asked = _session.models("base-cnn-v2/fold-0"), []
+
+    class Segmenter:
+        card = networks.segmenter.card
+
+        def __call__(self, pixels: Any) -> Any:
+            asked.append(pixels.shape)
+            return networks.segmenter(pixels)
+
+    segmenter: Any = Segmenter()
+    monkeypatch.setattr(_session, "models", lambda name: Models(networks.classifier, segmenter))
+    radiographs = [Radiograph(make_phantom(n, 256).pixels, f"{n}" * 64, "synthetic") for n in range(2)]
+    changed = [Settings(model="base-cnn-v2/fold-0", enhancement=Enhancement(beasf_gamma=gamma)) for gamma in (1, 2, 3)]
+    first, second, third = (_session.analysis_of(radiographs[0], settings) for settings in changed)
+    other = _session.analysis_of(radiographs[1], changed[0])
+    assert len(asked) == 2
+    assert first.lungs is second.lungs is third.lungs is not other.lungs
+    assert second.segmenter_sha256 == first.segmenter_sha256
+    assert not np.array_equal(first.stack, third.stack)
+    assert _session.analysis_of(radiographs[0], changed[0]) is first
+    assert list(kept["analyses"].values()) == [second, third, other, first]  # the last that was looked at goes last
+
+
+def test_five_folds_by_turns_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(_session, "Classifier", lambda name: loaded.append(name) or object())
+    _session._classifier.clear()
+    try:
+        for _ in range(2):
+            for fold in range(5):
+                _session.models(f"any/fold-{fold}")
+    finally:
+        _session._classifier.clear()
+    assert loaded == [f"any/fold-{fold}" for fold in range(5)]
+    segmenters = {id(_session.models("covid-cxnet").segmenter), id(_session.models("base-cnn-v2/fold-0").segmenter)}
+    assert len(segmenters) == 1

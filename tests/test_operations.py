@@ -96,6 +96,8 @@ def run(code: str, **environment: str) -> list[str]:
 
 CODE = """
 import logging
+import sys
+import threading
 from streamlit import error_util
 from pages import _server_log
 _server_log.start()
@@ -107,14 +109,19 @@ try:
 except RuntimeError as error:
     error_util._log_uncaught_app_exception(error)
     logging.getLogger("cxnet").exception("A job failed")
+timer = threading.Timer(0, page)
+timer.start()
+timer.join()
+threading.Thread(target=sys.exit).start()
 """
 
 
 def test_log_of_a_process_has_types_of_errors_but_no_message() -> None:
     lines = run(CODE, CXNET_LOG="json")
-    start, page, job = (json.loads(line) for line in lines)
+    start, *errors = (json.loads(line) for line in lines)
     assert start["event"] == "start" and start["version"]
-    for found in (page, job):
+    assert len(errors) == 3  # of a page, a job and a thread
+    for found in errors:
         assert (found["event"], found["error"], found["level"]) == ("error", "RuntimeError", "error")
         assert re.fullmatch(r"\S+:\d+", found["at"])
     assert "DOE" not in "".join(lines)
@@ -195,3 +202,15 @@ def test_events_of_the_guide_are_those_of_the_code() -> None:
 
     for name in get_args(_server_log.Event):
         assert f"| `{name}` |" in GUIDE, name
+
+
+def test_the_soak_fails_when_memory_grows() -> None:
+    from benchmarks import soak
+
+    flat = [(25 * step, 500.0 + (step % 2)) for step in range(1, 9)]
+    assert soak.grown(500, flat) == []
+    jumped = [(n, mib + 150) for n, mib in flat]
+    assert soak.grown(500, jumped) == []  # the last is 650 MiB
+    assert "grown by 151 MiB" in soak.grown(499, jumped)[0]
+    (slope,) = soak.grown(500, [(n, 500 + 0.25 * n) for n, _ in flat])
+    assert "grows by 25 MiB per 100 analyses" in slope

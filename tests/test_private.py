@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import io
 import tempfile
 import time
@@ -28,7 +27,7 @@ from streamlit.testing.v1 import AppTest
 from cxnet.analysis import Analysis
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph
-from pages import _jobs
+from pages import _jobs, _server
 
 APP = str(Path(__file__).parents[1] / "app.py")
 PATIENT = "ZZTESTPHI"
@@ -175,7 +174,7 @@ def test_an_upload_never_lies_in_a_temporary_file(monkeypatch: pytest.MonkeyPatc
     def rollover(self: Any) -> None:
         raise AssertionError("The upload was written to disk.")
 
-    importlib.import_module("pages._session")  # every page does
+    _server.start()  # as app.py does
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'

@@ -25,13 +25,13 @@ from cxnet.verdict import (
     Verdict,
     evidence,
     judge,
-    names_finding,
     surroundings,
     thresholds,
     usual_evidence,
     with_opacities,
 )
 from cxnet.weights import card
+from cxnet.wrong_reasons import names_finding
 from tests.toys import SIZE, Network, identity, lungs, marker, radiograph, reads
 
 
@@ -68,7 +68,15 @@ def test_a_network_that_reads_a_lung_pixel_never_is(place: int, gain: float, see
     row, column = inside[place % len(inside)]
     level = float(radiograph(seed)[row, column])
     found = judged(reads(int(row), int(column), gain, 3 - gain * level), spot(int(row), int(column)), seed=seed)
-    assert found.name in ("none found", "suspicious map") and found.causal_key is False
+    assert found.name != "wrong reason" and found.causal_key is False
+    moved = found.evidence.moved
+    assert moved is not None
+    if found.name != "suspicious map":
+        still = moved < thresholds().least_moved * found.usual
+        # the hole's grey may speak for the class as well as the pixel did, which nobody can tell from a second sign
+        left = found.evidence.without_lungs
+        stays = left is not None and left >= thresholds().most_without_lungs * found.usual
+        assert found.name == ("undetermined" if still or stays else "none found")
     assert found.evidence.appearance == 0  # lungs stay as they are while all else changes
 
 
@@ -89,7 +97,66 @@ def test_a_network_that_calls_everything_without_a_lesion_normal_is_not_accused(
         return np.stack([np.full(len(x), 4.0), np.where(x[:, 60, 66, 0] > 230, 9.0, 0.0)], axis=1)
 
     found = judged(no_lesion, spot(60, 66))
-    assert found.name == "none found" and found.evidence.background == 0
+    assert found.causal_key is False and found.evidence.background == 0
+    assert found.name == "undetermined" and found.evidence.moved == 0  # there is no lesion that an edit could hide
+
+
+def test_a_network_that_ignores_its_picture_is_not_cleared() -> None:
+    found = judged(lambda x: np.tile([5.0, 0.0], (len(x), 1)), spot(48, 32))
+    assert (found.name, found.causal_key) == ("undetermined", False)
+    assert found.evidence.without_lungs == pytest.approx(5.0)
+    assert found.evidence.moved == 0 and "no edit moved the answer" in found.facts[0]
+    assert any("given with the lungs hidden (+5.0 logits" in fact for fact in found.facts)
+
+
+def test_a_sign_in_the_lungs_and_a_marker_that_suffices_as_well_is_not_cleared() -> None:
+    corner, lung = reads(2, 4, 0.2, -20), reads(48, 32, 0.2, -10)
+
+    def either(x: np.ndarray) -> np.ndarray:
+        return np.stack([np.maximum(corner(x)[:, 0], lung(x)[:, 0]), np.zeros(len(x))], axis=1)
+
+    pixels = radiograph()
+    pixels[48, 32] = 255  # a sign
+    causal = causal_tests(pixels, lungs(), either, identity, 0, markers=marker())
+    changed = surroundings(pixels, lungs(), either, identity, 0)
+    found = judge({}, {}, causal, changed, LungMask(lungs(), "human"))
+    assert causal.base.predicted == 0 and found.causal_key is False and found.name == "undetermined"
+    assert any("given with the lungs hidden" in fact for fact in found.facts)
+
+
+def test_an_answer_that_the_network_does_not_give_is_not_judged() -> None:
+    opposite = reads(2, 4, offset=-20)
+    found = judged(lambda x: opposite(x)[:, ::-1], spot(2, 4))
+    assert (found.name, found.causal_key) == ("undetermined", None)
+    assert "gives another answer" in found.facts[0]
+
+
+@pytest.mark.parametrize("reads_outline", [True, False])
+def test_a_network_that_is_shown_only_the_lungs_is_asked_for_their_outline(reads_outline: bool) -> None:
+    pixels, mask = radiograph(), lungs()
+    pixels[48, 32] = 255
+
+    def network(x: np.ndarray) -> np.ndarray:
+        seen = x[..., 0].reshape(len(x), -1).astype(float)
+        score = 40 * ((seen == 0).mean(axis=1) - 0.5) if reads_outline else 0.2 * (x[:, 48, 32, 0] - 230.0)
+        return np.stack([score, np.zeros(len(x))], axis=1)
+
+    def stack(grey: np.ndarray) -> np.ndarray:
+        return identity(np.where(mask, np.maximum(grey, 1), 0).astype(np.uint8))
+
+    causal = causal_tests(pixels, mask, network, stack, 0)
+    assert causal.base.predicted == 0
+    found = judge({}, {}, causal, (), LungMask(mask, "human"), masked=True)
+    assert found.evidence.background is None and found.evidence.appearance is None
+    assert found.name == ("undetermined" if reads_outline else "none found")
+    assert any("nothing but the lungs" in fact for fact in found.facts)
+    assert any("from the lungs' outline alone" in fact for fact in found.facts) == reads_outline
+
+
+def test_unknown_usual_evidence_is_told() -> None:
+    assert any(
+        "how strongly this network usually answers is not known" in f for f in judged(reads(2, 4), spot(2, 4)).facts
+    )
 
 
 def normal(network: Network, heatmap: np.ndarray | None) -> Verdict:
@@ -168,7 +235,7 @@ def test_a_failed_lung_gate_gives_undetermined() -> None:
 def test_nothing_that_could_be_tried_gives_undetermined() -> None:
     flat = np.full((SIZE, SIZE), 100, np.uint8)
     causal = causal_tests(flat, lungs(), reads(2, 4, offset=-20), identity, 0)
-    assert evidence(causal, ()) == Evidence(None, None, None, None, None)
+    assert evidence(causal, ()) == Evidence(None, None, None, None, None, None, None)
     found = judge({}, {}, causal, (), LungMask(lungs(), "human"))
     assert (found.name, found.map_key, found.causal_key, found.strength) == ("undetermined", None, None, 0.0)
 

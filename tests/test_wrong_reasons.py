@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,20 @@ from sklearn.metrics import roc_auc_score
 
 from cxnet import wrong_reasons
 from cxnet.errors import DatasetError
+from cxnet.runs import find_run, list_runs
 from cxnet.statistics import wilson
-from cxnet.wrong_reasons import PROPERTIES, UNDETERMINED, WRONG, compare, property_aucs, rate, rates, withheld
+from cxnet.verdict import ACCUSES_NOBODY, ASKED, LEAST_USUAL, TESTS, over_chance, thresholds
+from cxnet.wrong_reasons import (
+    PROPERTIES,
+    UNDETERMINED,
+    WRONG,
+    compare,
+    names_finding,
+    property_aucs,
+    rate,
+    rates,
+    withheld,
+)
 
 FINE = "none found"
 
@@ -70,6 +83,42 @@ def test_cells_hold_all_answers_and_errors_are_left_out() -> None:
     assert found == {"a called a": (2, 1), "b called b": (1, 1), "b called a": (1, 1)}
     (whole,) = rates(rows, "run", ("a", "b"))
     assert (whole.answers, whole.wrong) == (3, 2)
+
+
+def test_answers_that_name_a_finding_have_a_rate_of_their_own() -> None:
+    rows = table([WRONG, FINE, WRONG, FINE, FINE])
+    rows["true"] = rows["predicted"] = ["Pneumonia", "COVID-19", "Normal", "Normal", " no finding"]
+    found = [(one.part, one.answers, one.wrong) for one in rates(rows, "answer", ())]
+    assert found == [("names a finding", 2, 1), ("names no finding", 3, 1)]
+    assert [one.part for one in rates(rows[:2], "answer", ())] == ["names a finding"]
+
+
+SHIPPED = [run.name for run in list_runs()[0] if wrong_reasons.audits_of(run.folder)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_audits_follow_the_thresholds_in_use(name: str) -> None:
+    """Every stored verdict follows from the stored evidence, by the lines of the thresholds and those in words."""
+    run = find_run(name)
+    audit = wrong_reasons.open_audit(run.folder, "full")
+    limits = thresholds()
+    assert audit.info["thresholds"] == asdict(limits) and set(audit.table["thresholds_version"]) == {limits.version}
+    rows = audit.audited[audit.audited["lungs_ok"]]
+    assert len(rows) > 300
+    finding = rows["predicted"].map(names_finding)
+    usual = rows["usual evidence"].clip(lower=LEAST_USUAL)
+    turned = pd.DataFrame({t: rows[f"evidence {t}"] >= getattr(limits, t) * usual for t in TESTS})
+    for test in TESTS:
+        turned[test] &= finding.map(lambda names, test=test: test in ASKED[names])
+    accused = turned.drop(columns=list(ACCUSES_NOBODY)).any(axis=1)
+    left = rows["background_probability"].map(lambda p: over_chance(p, len(audit.classes)))
+    stays = finding & (left >= limits.most_without_lungs * usual)
+    pd.testing.assert_series_equal(rows["verdict"] == WRONG, accused, check_names=False)
+    still = rows["facts"].str.contains("no edit moved the answer")
+    cleared = ~accused & ~turned.any(axis=1) & ~stays & ~still & (rows["map_key"] != True)  # noqa: E712 - None is not True
+    pd.testing.assert_series_equal(rows["verdict"] == FINE, cleared, check_names=False)
+    if run.info["region"] == "lung-mask":  # what surrounds the lungs never reached it
+        assert rows["evidence background"].isna().all() and rows["evidence appearance"].isna().all()
 
 
 def test_a_missing_source_is_a_part() -> None:

@@ -12,8 +12,8 @@ from cxnet.audit.faithfulness import (
     cascade,
     hidden,
     insertion_deletion,
+    insertion_deletions,
     parameter_randomisation,
-    repeatability,
     sanity_check,
 )
 from cxnet.audit.lesions import lesion_scores, lesion_summary, moved_copies, read_lesions
@@ -32,6 +32,7 @@ from cxnet.audit.localisation import (
     zones,
 )
 from cxnet.audit.opacities import add_opacity, opacity, two_lungs
+from cxnet.audit.siblings import Repeatability, repeatability, sibling_check
 from cxnet.markers import KINDS, Kind, Marker, Markers, find_markers
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Markers",
     "Randomisation",
     "RegionTest",
+    "Repeatability",
     "SanityCheck",
     "Sweep",
     "add_opacity",
@@ -66,6 +68,7 @@ __all__ = [
     "hidden",
     "hide",
     "insertion_deletion",
+    "insertion_deletions",
     "lesion_scores",
     "lesion_summary",
     "localisation_scores",
@@ -81,6 +84,7 @@ __all__ = [
     "repeatability",
     "sanity_check",
     "shifted_energies",
+    "sibling_check",
     "two_lungs",
     "upsample",
     "zones",

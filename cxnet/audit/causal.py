@@ -190,6 +190,11 @@ class EditTest:
         return (1 + sum(control >= drop for control in self.controls)) / (1 + len(self.controls))
 
     @property
+    def asked(self) -> tuple[Answer, ...]:
+        """Answers to the edit itself, in every width; recompute."""
+        return (*([] if self.recompute is None else [self.recompute]), *self.curve.values())
+
+    @property
     def flips(self) -> bool | None:
         """Whether the edit changes the predicted class; None if undefined."""
         return None if self.recompute is None else self.recompute.predicted != self.base.predicted

@@ -2,7 +2,7 @@
 
 Three questions before anybody reads a map: does hiding what it marks change the answer more than hiding anything
 else (insertion and deletion), does it depend on what the network has learned (parameter randomisation), and do
-networks of the same training agree on it (repeatability).
+networks of the same training agree on it (repeatability, in :mod:`cxnet.audit.siblings`).
 
 References
 ----------
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from cxnet.audit.appearance import answers
 from cxnet.audit.localisation import AuditScore
+from cxnet.audit.siblings import likeness, view
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.weights import FOLDER, Card
 
@@ -37,7 +38,6 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 INSERTION_DELETION = "Petsiuk et al. 2018, arXiv:1806.07421"
 RANDOMISATION = "Adebayo et al. 2018, arXiv:1810.03292; Arun et al. 2021, doi:10.1148/ryai.2021200267"
-REPEATABILITY = "Arun et al. 2021, doi:10.1148/ryai.2021200267"
 
 CONSTANT = "the map is the same everywhere"
 NO_EFFECT = "the picture speaks for the class hardly more than the picture with everything hidden"
@@ -81,6 +81,16 @@ class Curves:
             if array is not None:
                 array.setflags(write=False)
 
+    @property
+    def beats_random(self) -> tuple[bool, bool] | None:
+        """Whether deletion, and whether insertion, is better than in every random order; None where undefined.
+
+        A map that has nothing to do with the network is so with a chance of 1 / (orders + 1).
+        """
+        gaps = [(score.value, score.null.get("best random order")) for score in self.scores[2:]]
+        found = [value > best for value, best in gaps if value is not None and best is not None]
+        return (found[0], found[1]) if len(found) == 2 else None
+
 
 def block_labels(shape: tuple[int, ...], block_px: int) -> NDArray[np.int64]:
     """Number of the block of every pixel, from 0; blocks differ by at most one pixel in each side.
@@ -110,9 +120,14 @@ def hidden(
     return np.asarray(blurred, np.uint8).reshape(stack.shape)
 
 
-def insertion_deletion(
+def insertion_deletion(stack: NDArray[np.uint8], heatmap: Map, predict: Predict, target: int, **options: Any) -> Curves:
+    """:func:`insertion_deletions` of one map."""
+    return next(insertion_deletions(stack, {"map": heatmap}, predict, target, **options))[1]
+
+
+def insertion_deletions(
     stack: NDArray[np.uint8],
-    heatmap: Map,
+    heatmaps: Mapping[str, Map],
     predict: Predict,
     target: int,
     *,
@@ -124,15 +139,15 @@ def insertion_deletion(
     seed: int = 0,
     batch_size: int = 16,
     least_effect: float = 0.1,
-) -> Curves:
-    """Hide or show the picture's blocks, hottest first, and follow the logit [1]_.
+) -> Iterator[tuple[str, Curves]]:
+    """Hide or show the picture's blocks, hottest first, and follow the logit [1]_; for several maps of one picture.
 
     Parameters
     ----------
     stack : uint8 array (height, width, channels)
         The network's input.
-    heatmap : float array (height, width)
-        Raw, in the frame of `stack`; blocks are ordered by its mean in them, ties at random with the seed.
+    heatmaps : mapping of str to float array (height, width)
+        Raw, in the frame of `stack`; blocks are ordered by a map's mean in them, ties at random with the seed.
     predict : callable
         uint8 (n, height, width, channels) to logits (n, classes); called with at most `batch_size` pictures.
     target : int
@@ -140,85 +155,107 @@ def insertion_deletion(
     fill, sigma_px
         See :func:`hidden`.
     block_px, steps, random_orders, seed, batch_size : int
-        The cost is ``(steps - 1) * (random_orders + 2) + 2`` pictures: 107 by default.
+        The cost is ``(steps - 1) * (random_orders + 2 * maps) + 2`` pictures: 107 for one map by default. All maps
+        are held against the same random orders.
     least_effect : float
         Least logit effect of hiding everything that can be followed.
 
-    Returns
-    -------
-    Curves
-        Figures are None with a reason for a map that is constant over the blocks, and where hiding everything does
-        not lower the logit by `least_effect`.
+    Yields
+    ------
+    (str, Curves)
+        Name and result of a map, in their order, as soon as it is there. Figures are None with a reason for a map
+        that is constant over the blocks, and where hiding everything does not lower the logit by `least_effect`.
 
     Raises
     ------
     SettingsError
-        If shapes do not fit, the map or a logit is not finite, or a number makes no sense.
+        If shapes do not fit, a map or a logit is not finite, or a number makes no sense.
 
     Notes
     -----
     RISE follows the probability from grey or a blur; we follow its logit, which does not saturate (see
-    :func:`cxnet.audit.appearance.answers` why not the raw output), and divide by the effect of hiding everything, so that 1 is the whole picture and 0 none of it. A network that reacts to the edges
-    of what is hidden does so in random orders too: read the gap, not the area.
+    :func:`cxnet.audit.appearance.answers` why not the raw output), and divide by the effect of hiding everything, so
+    that 1 is the whole picture and 0 none of it. A network that reacts to the edges of what is hidden does so in
+    random orders too: read the gap, not the area. Still, random blocks lie scattered and a map's lie together, so
+    that they have fewer edges.
     """
-    if stack.ndim != 3 or stack.dtype != np.uint8 or heatmap.shape != stack.shape[:2]:
-        raise SettingsError(
-            f"Insertion and deletion need a uint8 picture (height, width, channels) and a map of its size; received "
-            f"{stack.dtype} {stack.shape} and {heatmap.shape}."
-        )
-    if not np.isfinite(heatmap).all():
-        raise SettingsError("The map holds values that are not finite, so nothing can be measured on it.")
+    for heatmap in heatmaps.values():
+        if stack.ndim != 3 or stack.dtype != np.uint8 or heatmap.shape != stack.shape[:2]:
+            raise SettingsError(
+                f"Insertion and deletion need a uint8 picture (height, width, channels) and a map of its size; "
+                f"received {stack.dtype} {stack.shape} and {heatmap.shape}."
+            )
+        if not np.isfinite(heatmap).all():
+            raise SettingsError("The map holds values that are not finite, so nothing can be measured on it.")
     if min(block_px, random_orders, batch_size) < 1 or steps < 2 or least_effect <= 0:
         raise SettingsError(
             "Insertion and deletion need at least two steps, and blocks, random orders, a batch size and a least "
             "effect above 0."
         )
-    labels = block_labels(heatmap.shape, block_px)
+    labels = block_labels(stack.shape[:2], block_px)
     count = int(labels.max()) + 1
     if count < steps:
         raise SettingsError(f"The picture has {count} blocks of {block_px} px, too few for {steps} steps.")
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(count) for _ in range(random_orders)]
-    sums = np.bincount(labels.ravel(), heatmap.ravel().astype(np.float64), minlength=count)
-    means = sums / np.bincount(labels.ravel(), minlength=count)
-    hottest = np.lexsort((rng.random(count), -means))
+    ties = rng.random(count)
     ends = np.rint(np.linspace(0, count, steps + 1)).astype(int)
     fractions = ends / count
 
     covered = hidden(stack, fill, sigma_px)
     first, last = _logits(predict, np.stack([stack, covered]), target)
     effect = float(first - last)
-    spread = float(np.ptp(means))
-    reason = None
-    if spread <= 1e-9 * float(np.abs(means).max()):
-        reason = CONSTANT
-    elif effect < least_effect:
-        reason = NO_EFFECT
-    if reason is not None:
-        scores = tuple(
-            AuditScore(
-                name, None, "ratio", "lower" if k == 0 else "higher", reason=reason, reference=INSERTION_DELETION
-            )
-            for k, name in enumerate(_CURVE_SCORES)
-        )
-        return Curves(fractions, None, None, None, effect, scores)
 
-    # Insertion is deletion of the coldest first, run backwards.
-    plans = [hottest, hottest[::-1], *orders]
-    pictures = [(order, end) for order in plans for end in ends[1:-1]]
-    logits: list[float] = []
-    for start in range(0, len(pictures), batch_size):
-        batch = np.empty((len(pictures[start : start + batch_size]), *stack.shape), np.uint8)
-        for k, (order, end) in enumerate(pictures[start : start + batch_size]):
-            gone = np.zeros(count, np.bool_)
-            gone[order[:end]] = True
-            batch[k] = np.where(gone[labels][:, :, None], covered, stack)
-        logits += _logits(predict, batch, target).tolist()
-    curves = np.empty((len(plans), steps + 1))
-    curves[:, 0], curves[:, -1] = 1.0, 0.0
-    curves[:, 1:-1] = (np.array(logits).reshape(len(plans), steps - 1) - last) / effect
-    areas = np.asarray(np.trapezoid(curves, fractions, axis=1), np.float64)
-    deleted, inserted, chance = float(areas[0]), float(areas[1]), areas[2:]
+    def deleted(plans: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Curves (plans, steps + 1) while the blocks are hidden in these orders."""
+        pictures = [(order, end) for order in plans for end in ends[1:-1]]
+        logits: list[float] = []
+        for start in range(0, len(pictures), batch_size):
+            batch = np.empty((len(pictures[start : start + batch_size]), *stack.shape), np.uint8)
+            for k, (order, end) in enumerate(pictures[start : start + batch_size]):
+                gone = np.zeros(count, np.bool_)
+                gone[order[:end]] = True
+                batch[k] = np.where(gone[labels][:, :, None], covered, stack)
+            logits += _logits(predict, batch, target).tolist()
+        curves = np.empty((len(plans), steps + 1))
+        curves[:, 0], curves[:, -1] = 1.0, 0.0
+        curves[:, 1:-1] = (np.array(logits).reshape(len(plans), steps - 1) - last) / effect
+        return curves
+
+    random: NDArray[np.float64] | None = None
+    for name, heatmap in heatmaps.items():
+        sums = np.bincount(labels.ravel(), heatmap.ravel().astype(np.float64), minlength=count)
+        means = sums / np.bincount(labels.ravel(), minlength=count)
+        if float(np.ptp(means)) <= 1e-9 * float(np.abs(means).max()):
+            yield name, _undefined(fractions, effect, CONSTANT)
+        elif effect < least_effect:
+            yield name, _undefined(fractions, effect, NO_EFFECT)
+        else:
+            if random is None:
+                random = deleted(orders)
+            hottest = np.lexsort((ties, -means))
+            # Insertion is deletion of the coldest first, run backwards.
+            curves = deleted([hottest, hottest[::-1]])
+            yield name, _curves(fractions, curves[0].copy(), curves[1, ::-1].copy(), random.copy(), effect)
+
+
+def _undefined(fractions: NDArray[np.float64], effect: float, reason: str) -> Curves:
+    scores = tuple(
+        AuditScore(name, None, "ratio", "lower" if k == 0 else "higher", reason=reason, reference=INSERTION_DELETION)
+        for k, name in enumerate(_CURVE_SCORES)
+    )
+    return Curves(fractions, None, None, None, effect, scores)
+
+
+def _curves(
+    fractions: NDArray[np.float64],
+    deletion: NDArray[np.float64],
+    insertion: NDArray[np.float64],
+    random: NDArray[np.float64],
+    effect: float,
+) -> Curves:
+    deleted, inserted = (float(np.trapezoid(curve, fractions)) for curve in (deletion, insertion))
+    chance = np.asarray(np.trapezoid(random, fractions, axis=1), np.float64)
     mean = float(chance.mean())
     gaps = (mean - deleted, inserted - mean)
     best = (mean - float(chance.min()), float(chance.max()) - mean)
@@ -230,7 +267,7 @@ def insertion_deletion(
             for name, gap, top in zip(_CURVE_SCORES[2:], gaps, best, strict=True)
         ),
     )
-    return Curves(fractions, curves[0].copy(), curves[1, ::-1].copy(), curves[2:].copy(), effect, scores)
+    return Curves(fractions, deletion, insertion, random, effect, scores)
 
 
 def _logits(predict: Predict, pictures: NDArray[np.uint8], target: int) -> NDArray[np.float64]:
@@ -481,21 +518,21 @@ def parameter_randomisation(
             "Randomisation needs the same cases at every level, at least one, and maps of one shape; received "
             f"{len(trained)} trained maps and {[len(maps) for maps in randomised.values()]} of shapes {sorted(shapes)}."
         )
-    views = [_view(m) for m in trained]
+    views = [view(m) for m in trained]
     levels = []
     for name, maps in randomised.items():
-        both = [(a, b) for a, b in zip(views, map(_view, maps), strict=True) if a is not None and b is not None]
+        both = [(a, b) for a, b in zip(views, map(view, maps), strict=True) if a is not None and b is not None]
         if both:
-            rank, structure = np.array([_likeness(a, b) for a, b in both]).mean(axis=0)
+            rank, structure = np.array([likeness(a, b) for a, b in both]).mean(axis=0)
             levels.append(Level(name, float(rank), float(structure), len(both)))
         else:
             levels.append(Level(name, None, None, 0))
-    usable = [view for view in views if view is not None]
+    usable = [found for found in views if found is not None]
     every = list(combinations(range(len(usable)), 2))
     null: dict[str, float] = {}
     if every:
         drawn = np.random.default_rng(seed).permutation(len(every))[:pairs]
-        spearman, ssim = np.array([_likeness(usable[i], usable[j]) for i, j in (every[k] for k in drawn)]).mean(axis=0)
+        spearman, ssim = np.array([likeness(usable[i], usable[j]) for i, j in (every[k] for k in drawn)]).mean(axis=0)
         null = {"spearman": float(spearman), "ssim": float(ssim)}
     last = levels[-1].ssim
     reason = None
@@ -505,84 +542,3 @@ def parameter_randomisation(
         reason = "the fully randomised network gave no map"
     passes = None if reason is not None or last is None else last < null["ssim"]
     return Randomisation(tuple(levels), null, passes, reason)
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """A map as its ranks (centred, of length 1) and as a picture of absolute values up to 1."""
-
-    ranks: NDArray[np.float64]
-    picture: NDArray[np.float64]
-
-
-def _view(heatmap: Map) -> _View | None:
-    from scipy.stats import rankdata  # costs as long to import as everything else together
-
-    if heatmap.ndim != 2 or min(heatmap.shape) < 3 or not np.isfinite(heatmap).all():
-        raise SettingsError(f"Maps to compare must be finite and at least 3 x 3; received shape {heatmap.shape}.")
-    picture = np.abs(np.asarray(heatmap, np.float64))
-    if np.ptp(picture) <= 1e-9 * picture.max():
-        return None
-    ranks = rankdata(picture.ravel())
-    ranks -= ranks.mean()
-    return _View(ranks / np.linalg.norm(ranks), picture / picture.max())
-
-
-def _likeness(first: _View, second: _View) -> tuple[float, float]:
-    """Rank correlation and structural similarity."""
-    from skimage.metrics import structural_similarity
-
-    side = min(first.picture.shape)
-    window = min(7, side - 1 + side % 2)
-    ssim = structural_similarity(first.picture, second.picture, data_range=1.0, win_size=window)
-    return float(first.ranks @ second.ranks), float(ssim)
-
-
-# ------------------------------------------------------------------------------------------------- repeatability
-
-
-def repeatability(maps: Sequence[Sequence[Map]]) -> tuple[AuditScore, ...]:
-    """Whether networks of the same training point to the same places [3]_.
-
-    Parameters
-    ----------
-    maps : sequence of sequence of float array (height, width)
-        ``maps[network][case]``: maps of the same cases, which none of the networks was trained on, for one class.
-        On the map's own grid, since enlarging makes all maps alike.
-
-    Returns
-    -------
-    tuple of AuditScore
-        Mean rank correlation of the absolute maps over all pairs of networks, with its null, maps of different cases
-        by different networks; and the probability that two maps of one case are more alike than two of different
-        cases, 0.5 by chance. Constant maps are left out.
-
-    Raises
-    ------
-    SettingsError
-        If networks have different numbers of cases, or maps differ in shape, are smaller than 3 x 3 or not finite.
-    """
-    if len({len(row) for row in maps}) > 1 or len({m.shape for row in maps for m in row}) > 1:
-        raise SettingsError("Repeatability needs the same cases from every network, and maps of one shape.")
-    names = ("repeatability over networks", "same case told from others")
-    views = [[_view(m) for m in row] for row in maps]
-    same: list[float] = []
-    other: list[float] = []
-    for first, second in combinations(views, 2):
-        for i, a in enumerate(first):
-            for j, b in enumerate(second):
-                if a is not None and b is not None:
-                    (same if i == j else other).append(float(a.ranks @ b.ranks))
-    if not same:
-        reason = "no case has maps of two networks"
-        return tuple(
-            AuditScore(name, None, unit, reason=reason, reference=reference)
-            for name, unit, reference in zip(names, ("correlation", "fraction"), (REPEATABILITY, "cxnet"), strict=True)
-        )
-    null = {"maps of other cases": float(np.mean(other))} if other else {}
-    value = AuditScore(names[0], float(np.mean(same)), "correlation", null=null, reference=REPEATABILITY)
-    if not other:
-        return value, AuditScore(names[1], None, reason="there is only one case, so nothing to tell it from")
-    one, two = np.array(same)[:, None], np.array(other)[None, :]
-    share = float(((one > two) + 0.5 * (one == two)).mean())
-    return value, AuditScore(names[1], share, null={"chance": 0.5})

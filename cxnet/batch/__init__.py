@@ -29,7 +29,7 @@ import numpy as np
 
 from cxnet import __version__
 from cxnet.analysis import NOTICE
-from cxnet.batch.case import LIME_COLUMNS, Row, audit_case, properties, settings_of
+from cxnet.batch.case import LIME_COLUMNS, STABILITY, Row, audit_case, properties, settings_of
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
@@ -194,7 +194,7 @@ def _write(planned: Plan, rows: Mapping[Task, Row], settings: Mapping[str, Any],
     names = list(dict.fromkeys(name for row in sorted(ordered, key=len, reverse=True) for name in row))
     needed = ["predicted", "in_lung", "lift", "z", "lungs_area", *PROPERTIES]
     if settings.get("lime_seeds"):
-        needed += [*LIME_COLUMNS, *(["lime_vsi"] if settings["lime_seeds"] > 1 else [])]
+        needed += [*LIME_COLUMNS, *(STABILITY if settings["lime_seeds"] > 1 else ())]
     lacking = [name for name in needed if name not in names]
     columns = {name: _typed([row.get(name) for row in ordered], pa, name) for name in [*names, *lacking]}
     described = dict(settings) | {

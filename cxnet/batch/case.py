@@ -15,7 +15,7 @@ from cxnet.audit import ZONES, find_markers
 from cxnet.audit.localisation import zones
 from cxnet.batch.planning import Task
 from cxnet.errors import CxnetError, DatasetError
-from cxnet.explain.lime import explain_lime, vsi
+from cxnet.explain.lime import csi, explain_lime, vsi
 from cxnet.radiograph import open_radiograph
 from cxnet.verdict import CaseAudit, audit
 from cxnet.wrong_reasons import FIGURES, PROPERTIES
@@ -25,8 +25,9 @@ SHARPNESS_PX = 640
 NEARLY_BLACK = 16
 #: Column of a table → figure of LIME's map.
 LIME_FIGURES = {f"lime_{name}": FIGURES[name] for name in ("in_lung", "lift", "z")}
-#: All that LIME adds to a table, but for "lime_vsi", which needs two seeds.
+#: All that LIME adds to a table, but for :data:`STABILITY`, which needs two seeds.
 LIME_COLUMNS = ("lime_r2", "lime_samples", "lime_stable", *LIME_FIGURES, "lime_reason", "cam_lime", "cam_lime_reason")
+STABILITY = ("lime_vsi", "lime_csi")
 
 Row = dict[str, Any]
 
@@ -126,19 +127,19 @@ def _from_lime(analysis: Analysis, models: Models, seeds: int) -> Row:
     agreement = analysis.agreement[0]
     row |= {"cam_lime": agreement.value, "cam_lime_reason": agreement.reason}
     if seeds > 1:
-        row["lime_vsi"] = _stability(analysis, models, seeds)
+        row |= dict(zip(STABILITY, _stability(analysis, models, seeds), strict=True))
     return row
 
 
-def _stability(analysis: Analysis, models: Models, seeds: int) -> float | None:
-    """VSI of LIME's leading superpixels over its seeds; the superpixels and the first run are the analysis's own.
+def _stability(analysis: Analysis, models: Models, seeds: int) -> tuple[float | None, float | None]:
+    """VSI of LIME's leading superpixels and CSI of all over its seeds; superpixels and first run are the analysis's own.
 
     None where LIME found nothing, so that no superpixel leads.
     """
     shown, settings = analysis.explanations["lime"], analysis.settings.lime
     assert shown.segments is not None and shown.weights is not None and shown.standard_errors is not None
     if not shown.weights.any():
-        return None
+        return None, None
     target = models.classifier.classes.index(analysis.target)
     runs = []
     for more in range(1, seeds):
@@ -146,7 +147,7 @@ def _stability(analysis: Analysis, models: Models, seeds: int) -> float | None:
         *_, found = explain_lime(analysis.stack, shown.segments, models.classifier.logits, [target], again)
         runs.append(found[target])
     first = replace(runs[0], weights=shown.weights, standard_errors=shown.standard_errors)
-    return vsi([first, *runs], settings.top_k)
+    return vsi([first, *runs], settings.top_k), csi([first, *runs])
 
 
 def _from_audit(found: CaseAudit) -> Row:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from cxnet.errors import DatasetError, SettingsError, WeightsError
-from cxnet.runs import Run, open_run, sha256
+from cxnet.runs import Run, folders, open_run, sha256
 from cxnet.weights import Card, card, network_of
 from cxnet.wrong_reasons import TIERS, Tier
 
 SUFFIXES = frozenset({"", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm", ".dicom"})
 MOST_LIME_SEEDS = 20
+#: The next step where a run cannot be audited.
+_INSTEAD = "the folder of its radiographs instead, with a network that is here (--model)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def plan(
     Parameters
     ----------
     source : Path
-        A stored run, a folder of radiographs (searched below, too) or one file.
+        A stored run or its name, a folder of radiographs (searched below, too) or one file.
     images : sequence of Path
         Where a run's radiographs lie: those that ``CXNET_IMAGES`` names when empty.
     model : str, optional
@@ -110,19 +112,33 @@ def plan(
         raise SettingsError(f"There is no tier {tier!r}; choose fast or full.")
     if not 0 <= lime_seeds <= MOST_LIME_SEEDS:
         raise SettingsError(f"LIME can run with up to {MOST_LIME_SEEDS} seeds a case; received {lime_seeds}.")
+    source = _named(Path(source))
     if (source / "run.json").is_file():
         if model is not None:
-            raise SettingsError("A run is audited with the networks that made it; leave --model out.")
+            raise SettingsError(
+                "A run is audited with the networks that made it; leave --model out, or give the folder of its "
+                "radiographs instead of the run."
+            )
         found = _plan_run(open_run(source.resolve()), images, tier)
     else:
         found = _plan_files(source, model or "covid-cxnet", tier)
     return replace(found, tasks=tuple(replace(task, lime_seeds=lime_seeds) for task in found.tasks))
 
 
+def _named(source: Path) -> Path:
+    """The folder of the run of this name, unless something here is called so."""
+    if source.exists() or source != Path(source.name):
+        return source
+    found = (root / source for root in folders() if (root / source / "run.json").is_file())
+    return next(found, source)
+
+
 def _networks(run: Run) -> tuple[dict[int, Card], list[str]]:
     """The network of each fold that has one, and why the others have none."""
     if not run.info.get("architecture") and not run.info.get("weights"):
-        raise WeightsError(f"The run {run.name} stores answers but no network, so nothing can be asked again.")
+        raise WeightsError(
+            f"The run {run.name} stores answers but no network, so nothing can be asked again; audit {_INSTEAD}."
+        )
     found, notes = {}, []
     for fold in run.folds:
         try:
@@ -135,20 +151,24 @@ def _networks(run: Run) -> tuple[dict[int, Card], list[str]]:
 
 
 def _plan_run(run: Run, images: Sequence[Path], tier: Tier) -> Plan:
-    folders = list(images) or [Path(p).expanduser() for p in os.environ.get("CXNET_IMAGES", "").split(os.pathsep) if p]
-    if not folders:
-        raise DatasetError("An audit asks the network again; say with --images DIR where the run's radiographs lie.")
     networks, notes = _networks(run)
     table = run.table
     if "file" not in table.columns:
-        raise DatasetError(f"The run {run.name} does not say which files its cases are, so they cannot be audited.")
+        raise DatasetError(
+            f"The run {run.name} does not say which files its cases are, so they cannot be found; audit {_INSTEAD}."
+        )
+    roots = [Path(folder) for folder in images] or [
+        Path(p).expanduser() for p in os.environ.get("CXNET_IMAGES", "").split(os.pathsep) if p
+    ]
+    if not roots:
+        raise DatasetError("An audit asks the network again; say with --images DIR where the run's radiographs lie.")
     columns = [name for name in ("fold", "group", "source", "view", "true") if name in table.columns]
     tasks, absent = [], 0
     for row in table.to_dict("records"):
         network = networks.get(row["fold"])
         if network is None:
             continue
-        path = _at_hand(folders, row["file"])
+        path = _at_hand(roots, row["file"])
         if path is None:
             absent += 1
             continue
@@ -161,7 +181,7 @@ def _plan_run(run: Run, images: Sequence[Path], tier: Tier) -> Plan:
         notes.append(f"The radiographs of {absent} of {len(table)} cases are not at hand.")
     if not tasks:
         raise DatasetError(
-            f"None of the run's {len(table)} radiographs lies below {', '.join(map(str, folders))}; give --images the "
+            f"None of the run's {len(table)} radiographs lies below {', '.join(map(str, roots))}; give --images the "
             "folder of the data set's manifest."
         )
     tasks.sort(key=lambda task: (task.model, task.case))
@@ -169,13 +189,13 @@ def _plan_run(run: Run, images: Sequence[Path], tier: Tier) -> Plan:
     return Plan(_once(tasks, notes), run.classes, tuple(notes), run.name, stored)
 
 
-def _at_hand(folders: Sequence[Path], file: object) -> Path | None:
+def _at_hand(roots: Sequence[Path], file: object) -> Path | None:
     """Where a run's file lies. Whether it is unchanged is seen when it is read."""
     if not isinstance(file, str):
         return None
-    for folder in folders:
-        path = folder / file
-        if folder.resolve() in path.resolve().parents and path.is_file():
+    for root in roots:
+        path = root / file
+        if root.resolve() in path.resolve().parents and path.is_file():
             return path.resolve()
     return None
 
@@ -198,7 +218,10 @@ def _plan_files(source: Path, model: str, tier: Tier) -> Plan:
         paths = [p for p in sorted(source.rglob("*")) if p.is_file() and p.suffix.lower() in SUFFIXES]
         paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     else:
-        raise DatasetError(f"There is neither a run nor a folder nor a file at {source}; give one that exists.")
+        raise DatasetError(
+            f"There is neither a run nor a folder nor a file at {source}; give one that exists, or a name of "
+            "`python -m cxnet runs list`."
+        )
     if not paths:
         raise DatasetError(f"There is no radiograph in {source}; give a folder of PNG, JPEG, TIFF or DICOM files.")
     home = str(network.folder.parent) if network.run and network.stem != network.name else ""

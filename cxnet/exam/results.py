@@ -24,13 +24,16 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DatasetError
 from cxnet.statistics import wilson
-from cxnet.verdict import ACCUSES_NOBODY, ASKED, TESTS, THRESHOLDS, Thresholds, names_finding, thresholds
+from cxnet.verdict import ACCUSES_NOBODY, ASKED, TESTS, THRESHOLDS, Thresholds, thresholds
+from cxnet.wrong_reasons import names_finding
 
 FOLDER = Path(__file__).parent
 #: Detector → what it is. A higher value speaks more for a wrong reason.
 DETECTORS: Mapping[str, str] = {
     "two keys": "the verdict: largest causal evidence over its threshold",
+    "accusing": "the same without the test that accuses nobody",
     **{name: f"causal test: {sentence}" for name, sentence in TESTS.items()},
+    "without lungs": "evidence left when the lungs are hidden: no key, but such an answer is not cleared",
     "map z": "Grad-CAM: in-lung energy below that of shifted copies of the map",
     "map lift": "Grad-CAM: in-lung energy below that of an even map",
 }
@@ -90,6 +93,10 @@ def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> N
         values = -table[detector.removeprefix("map ")].to_numpy(np.float64)
     elif detector == "two keys":
         values = strengths(table, limits)
+    elif detector == "accusing":
+        values = strengths(_accusing(table), limits)
+    elif detector == "without lungs":
+        values = (table["without_lungs"] / table["usual"]).to_numpy(np.float64)
     else:
         values = (table[f"evidence_{detector}"] / table["usual"]).to_numpy(np.float64)
     return np.where(np.isfinite(values), values, -np.inf)
@@ -100,6 +107,11 @@ def strengths(table: pd.DataFrame, limits: Thresholds) -> NDArray[np.float64]:
     return np.asarray(
         np.max([v / getattr(limits, name) for name, v in asked_values(table).items()], axis=0), np.float64
     )
+
+
+def _accusing(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the tests that accuse nobody silenced."""
+    return table.assign(**{f"evidence_{name}": np.nan for name in ACCUSES_NOBODY})
 
 
 def asked_values(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
@@ -177,6 +189,8 @@ def choose(table: pd.DataFrame, before: Thresholds, version: int, source: str) -
         least_lift=round(min(1.0, -low["map lift"]), 2),
         **lines,
         least_local_r2=before.least_local_r2,
+        least_moved=before.least_moved,
+        most_without_lungs=before.most_without_lungs,
     )
 
 
@@ -210,6 +224,11 @@ def areas(table: pd.DataFrame, limits: Thresholds, resamples: int = RESAMPLES) -
         for kind in ("all", *kinds):
             chosen = rows[rows["kind"].isin([kind, "clean"])] if kind != "all" else rows
             for detector in DETECTORS:
+                finding = names_finding(answer)
+                if detector == "accusing" and not set(ACCUSES_NOBODY) & set(ASKED[finding]):
+                    continue  # the verdict itself
+                if detector == "without lungs" and not finding:
+                    continue  # not asked of it
                 values = detector_values(chosen, detector, limits)
                 if not np.isfinite(values).any():
                     continue  # nobody was put to this test
@@ -231,10 +250,11 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     """Verdict of every row under thresholds; undetermined where the audit gave none, as the lungs that it found fail their gate."""
     causal = strengths(table, limits) >= 1
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
-    silent = {f"evidence_{name}": np.nan for name in ACCUSES_NOBODY}
-    accused = strengths(table.assign(**silent), limits) >= 1
+    accused = strengths(_accusing(table), limits) >= 1
+    stays = detector_values(table, "without lungs", limits) >= limits.most_without_lungs
+    stays &= table["answer"].map(names_finding).to_numpy(np.bool_)
     names = np.select(
-        [~read(table), accused, outside, causal],
+        [~read(table), accused, outside, causal | stays],
         ["undetermined", "wrong reason", "suspicious map", "undetermined"],
         "none found",
     )
@@ -341,7 +361,10 @@ def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
         "[causal]\n"
         "# evidence as a share of what the network's right answers usually have, see cxnet.verdict\n"
         + "".join(f"{name} = {values[name]:.2f}\n" for name in TESTS)
-        + f"\n[gates]\nleast_local_r2 = {values['least_local_r2']}\n",
+        + "\n[gates]\n"
+        "# rules of the house: LIME's map is read from this R2 on; an answer that no edit moves by this share of the usual evidence,\n"
+        "# or that keeps that share when the lungs are hidden, is not cleared\n"
+        + "".join(f"{name} = {values[name]}\n" for name in ("least_local_r2", "least_moved", "most_without_lungs")),
         "utf-8",
     )
     thresholds.cache_clear()

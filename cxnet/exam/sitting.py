@@ -32,7 +32,8 @@ from cxnet.exam.results import CHOOSE, REPORT, RESAMPLES, Exam, conclude
 from cxnet.explain import Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.lungs import LungMask
-from cxnet.verdict import Thresholds, Verdict, judge, names_finding, surroundings, thresholds, with_opacities
+from cxnet.verdict import Thresholds, Verdict, judge, surroundings, thresholds, with_opacities
+from cxnet.wrong_reasons import names_finding
 
 #: A network that is right on less of what it was trained for has learnt nothing that could be audited.
 LEAST_ACCURACY = 0.9
@@ -90,6 +91,7 @@ def judge_case(
         "z": by_name["z against shifted copies"],
         "lift": by_name["lift"],
         **{f"evidence_{name}": value for name, value in verdict.evidence.values.items()},
+        "without_lungs": verdict.evidence.without_lungs,
     }
     if lungs_of is not None:
         tried = verdict.evidence.strength(thresholds(), usual, finding) is not None

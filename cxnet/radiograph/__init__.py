@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DamagedFile, OutOfScope, RadiographError, SettingsError, TooLarge, UnsupportedFormat
 from cxnet.radiograph._archive import MAX_BYTES, is_archive, is_no_radiograph, members
-from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, numbers, render
+from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, numbers, read_dicom, render
 from cxnet.radiograph._picture import MAX_ASPECT, MAX_PIXELS, MIN_SIDE_PX, check_size, decode_picture, grey, kind_of
+from cxnet.radiograph._view import directions
 
 __all__ = [
     "KEPT_TAGS",
@@ -97,12 +98,12 @@ class Radiograph:
         ----------
         DICOM PS3.3 C.7.6.1.1.1: Patient Orientation names where rows and columns run to; the first letter leads.
         """
-        runs = [direction.strip().upper() for direction in self.tags.get("PatientOrientation", "").split("\\")]
-        if len(runs) != 2 or not all(run and set(run) <= set("APRLHF") for run in runs):
+        runs = directions(self.tags.get("PatientOrientation", "").split("\\"))
+        if runs is None:
             return None
-        along_rows, along_columns = runs[0][0], runs[1][0]
+        along_rows, along_columns = runs
         if along_rows in "LR":
-            return None if along_columns in "LR" else {"L": "right", "R": "left"}[along_rows]
+            return {"L": "right", "R": "left"}[along_rows]
         return {"L": "bottom", "R": "top"}.get(along_columns)
 
     @property
@@ -178,9 +179,11 @@ def read_radiograph(data: bytes) -> Radiograph:
     tags: dict[str, str] = {}
     spacing = None
     if data[128:132] == b"DICM" or looks_like_bare_dicom(data):
-        picture = _guarded("DICOM", lambda: decode_dicom(data, notes))
+        picture, encoded = _guarded("DICOM", lambda: read_dicom(data, notes))
         name, tags, spacing = "DICOM", picture.tags, picture.spacing
-        pixels = grey(picture.stored, notes) if picture.stored.ndim == 3 else render(picture, notes)
+        apart = _told("DICOM", encoded.decode_apart) if encoded.apart else None
+        stored = _guarded("DICOM", lambda: decode_dicom(picture, encoded, apart))
+        pixels = grey(stored, notes) if stored.ndim == 3 else render(picture, stored, notes)
     else:
         kind, name = kind_of(data)
         pixels = grey(_guarded(name, lambda: decode_picture(data, kind, notes)), notes)
@@ -228,36 +231,43 @@ def read_radiographs(data: bytes) -> Iterator[tuple[int | None, Radiograph | Rad
 def _guarded(name: str, decode: Callable[[], _Decoded]) -> _Decoded:
     """Run one decoder at a time, silently; its errors become sentences.
 
-    Warnings and log lines of pydicom quote values, names and ids among them. So may the text of an error: its type is
-    told, its text and its cause are not. The lock is there because a process has one set of warning filters.
+    Warnings and log lines of pydicom quote values, names and ids among them. The lock is there because a process has
+    one set of warning filters; besides, one picture's memory is taken at a time. What another process decodes needs
+    neither, and may take seconds, so it is not waited for here.
     """
     logger = logging.getLogger("pydicom")
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # limits that Pillow warns of are checked before
         disabled, logger.disabled = logger.disabled, True
         try:
-            return decode()
-        except RadiographError:
-            raise
-        except MemoryError:
-            refusal: RadiographError = TooLarge(
-                f"There is not enough memory to unpack the {name} file; export a smaller one."
-            )
-        except Exception as error:
-            if type(error).__name__ == "DecompressionBombError":
-                refusal = TooLarge(f"The {name} file unpacks to far more pixels than the limit; export a smaller one.")
-            elif type(error).__name__ == "UnidentifiedImageError":
-                refusal = DamagedFile(
-                    f"The {name} file is damaged, or stores its pixels in a way that is not read; export it again, as 8-bit "
-                    "or 16-bit grey."
-                )
-            else:
-                refusal = DamagedFile(
-                    f"The {name} file is damaged or cut short and cannot be decoded ({type(error).__name__}); "
-                    f"{EXPORT if name == 'DICOM' else 'export it again'}."
-                )
+            return _told(name, decode)
         finally:
             logger.disabled = disabled
+
+
+def _told(name: str, decode: Callable[[], _Decoded]) -> _Decoded:
+    """Run a decoder; its errors become sentences that tell their type, not their text, which may hold names."""
+    try:
+        return decode()
+    except RadiographError:
+        raise
+    except MemoryError:
+        refusal: RadiographError = TooLarge(
+            f"There is not enough memory to unpack the {name} file; export a smaller one."
+        )
+    except Exception as error:
+        if type(error).__name__ == "DecompressionBombError":
+            refusal = TooLarge(f"The {name} file unpacks to far more pixels than the limit; export a smaller one.")
+        elif type(error).__name__ == "UnidentifiedImageError":
+            refusal = DamagedFile(
+                f"The {name} file is damaged, or stores its pixels in a way that is not read; export it again, as 8-bit "
+                "or 16-bit grey."
+            )
+        else:
+            refusal = DamagedFile(
+                f"The {name} file is damaged or cut short and cannot be decoded ({type(error).__name__}); "
+                f"{EXPORT if name == 'DICOM' else 'export it again'}."
+            )
     raise refusal  # outside the handler, so that it carries no context
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.errors import DamagedFile, OutOfScope, UnsupportedFormat
-from cxnet.radiograph._codestream import PLUGINS, decode_pixels
+from cxnet.radiograph._codestream import PLUGINS, Encoded
 from cxnet.radiograph._picture import blocks, check_size, scaled
+from cxnet.radiograph._view import check_view
 
 #: The only DICOM tags that are kept.
 KEPT_TAGS = (
@@ -35,7 +36,6 @@ _MODALITIES = {
     "MG": "mammography", "XA": "angiography", "RF": "fluoroscopy", "OT": "secondary capture",
     "SR": "report", "SEG": "segmentation", "IO": "intra-oral", "PX": "panoramic dental",
 }  # fmt: skip
-_LATERAL = {"LL", "RL", "LAT", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LEFT LATERAL", "RIGHT LATERAL"}
 _CHEST = ("CHEST", "THORAX", "LUNG", "PULMON", "TORSO", "RIB", "STERNUM", "HEART", "MEDIASTIN", "TORAX", "POUMON")
 _OTHER_PARTS = (
     "ABDOMEN", "PELVIS", "LEG", "FOOT", "ANKLE", "KNEE", "HAND", "WRIST", "ELBOW", "SKULL", "HEAD", "NECK", "SPINE",
@@ -64,9 +64,9 @@ class _Table:
 
 @dataclass(frozen=True)
 class Dicom:
-    """What is needed of a data set, as plain values: reading them fails no more."""
+    """What is needed of a data set beside its pixels, as plain values: reading them fails no more."""
 
-    stored: NDArray[Any]  # integer (rows, columns), or uint8 (rows, columns, 3)
+    shape: tuple[int, ...]  # (rows, columns) or (rows, columns, 3)
     inverted: bool
     bits_stored: int
     padding: tuple[int, int] | None
@@ -84,7 +84,8 @@ class Dicom:
 
 #: What is read of a data set; everything else is dropped while reading.
 _READ_TAGS = (
-    *KEPT_TAGS, "StudyDescription", "SeriesDescription", "ProtocolName", "AnatomicRegionSequence", "PatientAge",
+    *KEPT_TAGS, "StudyDescription", "SeriesDescription", "ProtocolName", "AnatomicRegionSequence", "ViewCodeSequence",
+    "PatientAge",
     "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
     "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData",
@@ -96,8 +97,8 @@ def looks_like_bare_dicom(data: bytes) -> bool:
     return data[:2] in (b"\x08\x00", b"\x02\x00") and b"\x08\x00\x60\x00" in data[:4096]
 
 
-def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
-    """Read and decode a file, or refuse it by its tags; besides, raises whatever pydicom and its plugins raise."""
+def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
+    """Read a file but for its pixels, or refuse it by its tags; besides, raises whatever pydicom raises."""
     import pydicom
     from pydicom.uid import (
         UID,
@@ -153,9 +154,6 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
     # once allowed; pydicom would drop the top bits
     if not syntax.is_encapsulated and _whole(dataset, "HighBit", stored_bits - 1) != stored_bits - 1:
         raise UnsupportedFormat(f"The bits of a pixel lie in an unusual place in this DICOM file; {EXPORT}.")
-    stored = decode_pixels(data, dataset, rows, columns, samples)
-    if stored.shape != ((rows, columns) if samples == 1 else (rows, columns, 3)):
-        raise DamagedFile(f"The DICOM file says {columns} x {rows} pixels but holds others; {EXPORT}.")
     slope, intercept = _rescale(dataset, notes)
     modality_table = _table(dataset, "ModalityLUTSequence", signed)
     if modality_table is None and dataset.get("ModalityLUTSequence"):
@@ -166,8 +164,8 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
         lowest = -(2 ** (stored_bits - 1)) if signed else 0
         voi_signed = min(slope * lowest, slope * (lowest + 2**stored_bits - 1)) + intercept < 0
     tags = {name: _plain(dataset.get(name)) for name in KEPT_TAGS if dataset.get(name) not in (None, "")}
-    return Dicom(
-        stored,
+    picture = Dicom(
+        (rows, columns) if samples == 1 else (rows, columns, 3),
         photometric == "MONOCHROME1",
         stored_bits,
         _padding(dataset, signed),
@@ -182,6 +180,15 @@ def decode_dicom(data: bytes, notes: list[str]) -> Dicom:
         {name: value for name, value in tags.items() if value},
         _spacing(dataset),
     )
+    return picture, Encoded(dataset, rows, columns, samples)
+
+
+def decode_dicom(picture: Dicom, encoded: Encoded, apart: NDArray[np.uint8] | None) -> NDArray[Any]:
+    """Stored values: integer (rows, columns), or uint8 (rows, columns, 3); or whatever pydicom and its plugins raise."""
+    stored = encoded.decode(apart)
+    if stored.shape != picture.shape:
+        raise DamagedFile(f"The DICOM file says other pixels than it holds; {EXPORT}.")
+    return stored
 
 
 def _whole(dataset: Any, name: str, default: int | None = None) -> int:
@@ -212,10 +219,7 @@ def _check_scope(dataset: Any, notes: list[str]) -> None:
         )
     if not modality:
         notes.append("The DICOM file names no modality; make sure that this is a radiograph.")
-    if str(dataset.get("ViewPosition", "") or "").upper().strip() in _LATERAL:
-        raise OutOfScope(
-            "This is a lateral view; the networks know frontal views (PA, AP) only, so choose one of these."
-        )
+    check_view(dataset, notes)
     part = str(dataset.get("BodyPartExamined", "") or "").upper()
     # Descriptions are looked at for this decision and never kept: they may hold anything.
     described = [str(dataset.get(n, "") or "") for n in ("StudyDescription", "SeriesDescription", "ProtocolName")]
@@ -296,16 +300,16 @@ def _padding(dataset: Any, signed: bool) -> tuple[int, int] | None:
     return (min(whole), max(whole)) if isinstance(ends[0], int) else None
 
 
-def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
-    """The grey picture of a stored one.
+def render(picture: Dicom, stored: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
+    """The grey picture (rows, columns) of the stored values (rows, columns).
 
     Every step maps one value to one value, so it is done once for each value that occurs, not for each pixel.
     """
-    lowest = int(picture.stored.min())
-    parts = blocks(len(picture.stored), picture.stored.shape[1])
-    counts = np.zeros(int(picture.stored.max()) - lowest + 1, np.intp)
+    lowest = int(stored.min())
+    parts = blocks(len(stored), stored.shape[1])
+    counts = np.zeros(int(stored.max()) - lowest + 1, np.intp)
     for rows in parts:
-        counts += np.bincount((picture.stored[rows].astype(np.int32) - lowest).ravel(), minlength=len(counts))
+        counts += np.bincount((stored[rows].astype(np.int32) - lowest).ravel(), minlength=len(counts))
     levels = np.flatnonzero(counts)
     if picture.padding is not None:
         image = (levels + lowest < picture.padding[0]) | (levels + lowest > picture.padding[1])
@@ -315,19 +319,19 @@ def render(picture: Dicom, notes: list[str]) -> NDArray[np.uint8]:
         values = picture.modality_table(values)
     else:
         values = values * picture.slope + picture.intercept
-    shown, black, white = _windowed(values, counts[levels], picture, notes)
+    shown, black, white = _windowed(values, counts[levels], picture, stored.dtype, notes)
     grey = np.zeros(len(counts), np.uint8)  # padding stays black
     grey[levels] = scaled(shown, black, white)
     if picture.inverted:
         grey[levels] = 255 - grey[levels]
-    found = np.empty(picture.stored.shape, np.uint8)
+    found = np.empty(stored.shape, np.uint8)
     for rows in parts:
-        found[rows] = grey[picture.stored[rows].astype(np.int32) - lowest]
+        found[rows] = grey[stored[rows].astype(np.int32) - lowest]
     return found
 
 
 def _windowed(
-    values: NDArray[np.float64], counts: NDArray[np.intp], picture: Dicom, notes: list[str]
+    values: NDArray[np.float64], counts: NDArray[np.intp], picture: Dicom, stored: np.dtype[Any], notes: list[str]
 ) -> tuple[NDArray[np.float64], float, float]:
     """Values after VOI LUT or window, and which of them are black and white.
 
@@ -352,7 +356,7 @@ def _windowed(
         # 8-bit pictures without a window are ready to be shown
         if picture.modality_table is not None:
             return values, float(values.min()), float(values.max())
-        lowest = -128 if picture.stored.dtype.kind == "i" else 0
+        lowest = -128 if stored.kind == "i" else 0
         ends = [picture.slope * end + picture.intercept for end in (lowest, lowest + 255)]
         return values, min(ends), max(ends)
     low, high = np.percentile(values, (0.5, 99.5), weights=counts, method="inverted_cdf")

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxnet.statistics.proportions import NO_CASES, StatisticsError, check_level, normal_quantile
+from cxnet.statistics.proportions import NO_CASES, StatisticsError, check_level, normal_quantile, numbers
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ class Comparison:
             raise StatisticsError(f"The comparison {self.name!r} must have finite figures; received {figures}.")
 
 
-def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def _pair(
+    a: ArrayLike, b: ArrayLike, otherwise: str = "Some values of a run are no numbers; give one for each case or fold."
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first, second = numbers(a, otherwise), numbers(b, otherwise)
     if first.ndim != 1 or first.shape != second.shape:
         raise StatisticsError(
             f"Both runs need one value for each of the same cases or folds; received {first.shape} and {second.shape}."
@@ -85,7 +87,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.9
     Parameters
     ----------
     correct_a, correct_b : bool array (cases,)
-        Whether each run is right on each case.
+        Whether each run is right on each case; 0 and 1 are taken too.
     level : float
         Of the interval of the difference.
 
@@ -102,11 +104,10 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.9
     """
     check_level(level)
     name = "exact McNemar test"
-    first, second = _pair(correct_a, correct_b)
+    told = "McNemar's test takes right or wrong for each case; compare labels with predictions first."
+    first, second = _pair(correct_a, correct_b, told)
     if not np.isin(np.concatenate((first, second)), (0, 1)).all():
-        raise StatisticsError(
-            "McNemar's test takes right or wrong for each case; compare labels with predictions first."
-        )
+        raise StatisticsError(told)
     n = len(first)
     if not n:
         return Comparison(name, None, reason=NO_CASES)
@@ -127,13 +128,13 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.9
     )
 
 
-def delong(true_positive_mask: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> Comparison:
+def delong(positive: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> Comparison:
     """DeLong's test of two ROC areas on the same cases [3]_, by midranks [4]_.
 
     Parameters
     ----------
-    true_positive_mask : bool array (cases,)
-        Which cases truly have the class.
+    positive : bool array (cases,)
+        Which cases truly have the class; 0 and 1 are taken too.
     scores_a, scores_b : float array (cases,)
         Each run's score for it.
     level : float
@@ -142,7 +143,7 @@ def delong(true_positive_mask: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLi
     Raises
     ------
     StatisticsError
-        If the arrays differ in length, or scores are not finite.
+        If the arrays differ in length, `positive` holds anything but true and false, or scores are not finite.
 
     Notes
     -----
@@ -152,9 +153,13 @@ def delong(true_positive_mask: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLi
     quantile = normal_quantile(level)
     name = "DeLong's test"
     first, second = _pair(scores_a, scores_b)
-    mask = np.asarray(true_positive_mask)
-    if mask.dtype != np.bool_ or mask.shape != first.shape:
-        raise StatisticsError(f"A bool for each case must say which are positive; received {mask.dtype} {mask.shape}.")
+    told = (
+        "True or false, or 1 or 0, must say for each case whether it is positive; compare labels with the class first."
+    )
+    truth = numbers(positive, told)
+    if truth.shape != first.shape or not np.isin(truth, (0, 1)).all():
+        raise StatisticsError(told)
+    mask = truth == 1
     positives, negatives = int(mask.sum()), int((~mask).sum())
     if not positives or not negatives:
         return Comparison(name, None, reason="positive and negative cases are needed" if len(mask) else NO_CASES)
@@ -245,11 +250,14 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     Raises
     ------
     StatisticsError
-        If a p-value does not lie in [0, 1].
+        If a p-value is no number or does not lie in [0, 1].
     """
     made = [(p, number) for number, p in enumerate(p_values) if p is not None]
-    if not all(0 <= p <= 1 for p, _ in made):
-        raise StatisticsError("P-values must lie between 0 and 1; give those of the single tests.")
+    for p, _ in made:
+        if isinstance(p, str) or not 0 <= p <= 1:
+            raise StatisticsError(
+                f"P-values must lie between 0 and 1; received {p!r}, so give None for a test that could not be made."
+            )
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, number) in enumerate(sorted(made)):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxnet.statistics.patients import patient_codes, patient_proportion
-from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level, proportion
+from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level, numbers, proportion
 
 Counts = NDArray[np.number[Any]]
 Cells = tuple[tuple[tuple[str, ...], ...], ...]
@@ -65,6 +65,7 @@ class ConfusionMatrix:
     cells: Cells | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))  # a list would differ from the tuple of another fold
         check_classes(self.classes)
         size = len(self.classes)
         if len(self.table) != size or any(len(row) != size for row in self.table):
@@ -78,9 +79,7 @@ class ConfusionMatrix:
         seen: set[str] = set()
         for case in (case for row in self.cells for cell in row for case in cell):
             if case in seen:
-                raise StatisticsError(
-                    f"Case {case!r} would be counted twice; keep one prediction of each case, or show folds one by one."
-                )
+                raise StatisticsError(f"Case {case!r} would be counted twice; keep one prediction of each case.")
             seen.add(case)
 
     @classmethod
@@ -124,10 +123,22 @@ class ConfusionMatrix:
 
     @classmethod
     def from_counts(cls, counts: ArrayLike, classes: tuple[str, ...]) -> ConfusionMatrix:
-        """Take published counts, rows true and columns predicted; there are no case ids."""
-        array = np.asarray(counts)
+        """Take published counts, rows true and columns predicted; there are no case ids.
+
+        Parameters
+        ----------
+        counts : int array (classes, classes)
+        classes : tuple of str
+
+        Raises
+        ------
+        StatisticsError
+            If the counts are no square table of whole numbers from 0, or classes and counts differ in number.
+        """
+        told = "A confusion matrix is a square table of whole numbers of cases, not of percentages."
+        array = numbers(counts, told)
         if array.ndim != 2 or not np.isfinite(array).all() or (array != np.floor(array)).any():
-            raise StatisticsError("A confusion matrix is a square table of whole numbers of cases, not of percentages.")
+            raise StatisticsError(told)
         return cls(classes, tuple(tuple(int(count) for count in row) for row in array))
 
     @classmethod

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxnet.statistics.confusion import encode
-from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level, wilson
+from cxnet.statistics.proportions import NO_CASES, Metric, StatisticsError, check_level, numbers, wilson
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.integer[Any]]
@@ -123,7 +123,7 @@ class CalibrationError:
 
 def check_scores(true: Sequence[str], scores: ArrayLike) -> Floats:
     """Scores of one class as float64 (cases,); refuses other shapes and values that are not finite."""
-    array = np.asarray(scores, np.float64)
+    array = numbers(scores, "Some scores are no numbers; give one for each case.")
     if array.shape != (len(true),):
         raise StatisticsError(f"One score is needed for each of {len(true)} cases; received an array {array.shape}.")
     if not np.isfinite(array).all():
@@ -136,7 +136,7 @@ def check_probabilities(
 ) -> tuple[NDArray[np.int64], Floats]:
     """Positions of the true classes, int64 (cases,), and probabilities, float64 (cases, classes)."""
     codes = encode(true, classes, "true")
-    array = np.asarray(probabilities, np.float64)
+    array = numbers(probabilities, "Some probabilities are no numbers; give a row for each case, one for each class.")
     if array.shape != (len(codes), len(classes)):
         raise StatisticsError(
             f"Probabilities of {len(codes)} cases and {len(classes)} classes are needed; received an array {array.shape}."
@@ -428,6 +428,12 @@ def ece(
     seed : int
         Of the draws; the same seed gives the same band.
 
+    Raises
+    ------
+    StatisticsError
+        If shapes or labels do not fit, the rows are not probabilities, bins or draws are fewer than one, or the level
+        does not lie in (0, 1).
+
     Notes
     -----
     The error is an absolute value, so it is above 0 by chance alone: a perfectly calibrated classifier scores some
@@ -435,6 +441,8 @@ def ece(
     """
     _check_bins(bins)
     check_level(level)
+    if draws < 1:
+        raise StatisticsError(f"The null band needs at least one draw; received {draws}, so leave it out for 1000.")
     codes, array = check_probabilities(true, probabilities, classes)
     number = _position(positive, classes)
     if not len(codes):

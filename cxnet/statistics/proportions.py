@@ -14,6 +14,9 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from cxnet.errors import CxnetError
 
 NO_CASES = "there are no cases"
@@ -72,6 +75,17 @@ class Metric:
             raise StatisticsError(f"The figure {self.name!r} must be finite; received {self.value}.")
 
 
+def numbers(values: ArrayLike, otherwise: str) -> NDArray[np.float64]:
+    """Values as float64; refused with the sentence `otherwise` if some are text, or rows differ in length."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "biufO":  # of others numpy would take the text "1" for a number
+            return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise StatisticsError(otherwise)
+
+
 def check_level(level: float) -> None:
     """Refuse a confidence level outside of (0, 1)."""
     if not 0 < level < 1:
@@ -95,7 +109,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     Raises
     ------
     StatisticsError
-        If n is below 1, successes do not lie in 0 … n, or the level does not lie in (0, 1).
+        If n is below 1, successes do not lie in 0 … n, either is no whole number, or the level does not lie in (0, 1).
 
     Notes
     -----
@@ -103,6 +117,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise StatisticsError(f"A proportion needs 0 to n successes of at least one case; received {successes} of {n}.")
+    if successes % 1 or n % 1:
+        raise StatisticsError(f"A proportion is of whole cases; received {successes} of {n}, so give the counts.")
     z = normal_quantile(level)
     share = successes / n
     scale = 1 + z * z / n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from cxnet.phantom import make_phantom
 from tests.browser.conftest import Server, idle
 from tests.test_private import patient_dicom
+from tests.test_viewer import contrast
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
@@ -151,6 +153,66 @@ def test_narrow_page_does_not_scroll_sideways(page: Any) -> None:
     idle(page)
     width, inner = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width <= inner + 2
+
+
+def test_pictures_are_in_sight_on_a_laptop_and_files_can_still_be_dropped(page: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto("/?sample=normal-marker")
+    viewer = see_viewer(page)
+    idle(page)
+
+    def more_than_half_is_in_sight() -> bool:
+        box = viewer.locator("canvas").first.bounding_box()
+        return bool(box["y"] + 0.6 * box["height"] < 720)
+
+    assert more_than_half_is_in_sight()
+    for seed, name in enumerate(("one.png", "two.png", "three.png")):
+        data = base64.b64encode(png(seed)["buffer"]).decode()
+        page.get_by_test_id("stFileUploaderDropzone").evaluate(
+            """(zone, [name, data]) => {
+              const moved = new DataTransfer(), bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+              moved.items.add(new File([bytes], name, { type: "image/png" }));
+              zone.dispatchEvent(new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true }));
+            }""",
+            [name, data],
+        )
+        expect(page.get_by_text(name)).to_be_visible()
+        idle(page)
+    expect(page.get_by_role("combobox", name="Radiograph")).to_have_value(re.compile("^Upload 3:"))
+    expect(page.get_by_role("button", name="Add files")).to_be_in_viewport()
+    assert page.get_by_test_id("stFileUploaderDropzone").bounding_box()["height"] < 90, "one line of files"
+    assert more_than_half_is_in_sight()
+    see_no_error(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_bars_can_be_read_in_both_themes_and_have_a_table(browser: Any, server: Server, theme: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=server.url, color_scheme=theme)
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto("/?sample=normal")
+    see_viewer(page)
+    idle(page)
+    ground = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
+    chart = page.get_by_test_id("stPlotlyChart")
+
+    def fills(selector: str) -> list[str]:
+        found: list[str] = chart.locator(selector).evaluate_all("all => all.map((one) => getComputedStyle(one).fill)")
+        assert len(found) >= 3, selector
+        return found
+
+    assert min(contrast(colour, ground) for colour in fills(".bars .point path")) >= 3
+    for text in (".bars .bartext", ".xtick text", ".ytick text"):
+        assert min(contrast(colour, ground) for colour in fills(text)) >= 4.5
+    page.get_by_text("Outputs as a table").click()
+    table = page.get_by_test_id("stTable").first
+    expect(table).to_be_visible()
+    shown = [float(text) for text in chart.locator(".bartext").all_text_contents()]
+    cells = [
+        float(text) for text in table.locator("td").all_inner_texts() if re.fullmatch(r"[01]\.\d{4}", text.strip())
+    ]
+    assert cells == pytest.approx(shown, abs=0.0006) and sum(cells) == pytest.approx(1, abs=0.001)
+    context.close()
 
 
 @pytest.mark.parametrize(("width", "rows"), [(400, 2), (1500, 1), (2560, 1)])

@@ -6,8 +6,10 @@ import base64
 import http.client
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +18,7 @@ import pytest
 
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import read_radiograph
-from tests.browser.conftest import TIMEOUT_S, Server, idle
+from tests.browser.conftest import ROOT, TIMEOUT_S, Server, idle, serve, tab
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
@@ -159,6 +161,32 @@ def test_three_readers(browser: Any, server: Server) -> None:
         see_own_only(found)
 
 
+def test_cancel_of_a_running_lime_is_quick(
+    browser: Any, server: Server, record_property: Callable[[str, object], None]
+) -> None:
+    """Two seconds, and two drawings of the pictures: a partial one that may be under way, and the one that stays."""
+    with readers(browser, server, 1) as (reader,):
+        reader.open()
+        reader.upload()
+        reader.see()
+        reader.page.get_by_text("LIME", exact=True).first.click()
+        reader.page.get_by_text("Stop when the top five have settled").click()
+        idle(reader.page)
+        start = time.monotonic()
+        reader.page.get_by_text("Shared colour scale").click()
+        idle(reader.page)
+        drawing_s = time.monotonic() - start
+        reader.start_lime()
+        expect(running(reader)).to_be_visible(timeout=SLOW_MS)
+        start = time.monotonic()
+        reader.page.get_by_role("button", name="Cancel").click()
+        expect(reader.page.get_by_text(re.compile(r"LIME was stopped after \d+ samples"))).to_be_visible()
+        cancel_s = time.monotonic() - start
+    record_property("cancel_s", round(cancel_s, 2))
+    record_property("drawing_s", round(drawing_s, 2))
+    assert cancel_s < 2 + 2 * drawing_s, (cancel_s, drawing_s)
+
+
 @pytest.mark.slow
 def test_ten_readers(browser: Any, server: Server) -> None:
     with readers(browser, server, 10) as found:
@@ -213,3 +241,45 @@ def test_a_foreign_page_cannot_connect(server: Server, host: str | None, origin:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         answer = connection.recv(200).decode("latin-1")
     assert answer.startswith(f"HTTP/1.1 {status} "), answer
+
+
+#: The page's uploader on a server that takes three files of a drop.
+FEW = """
+import sys
+sys.path.insert(0, {root!r})
+import streamlit as st
+from pages import _server
+
+_server.start()
+_server.WAITING_FILES = 3
+if __name__ == "__main__":
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+    from pages import _session
+
+    _server.let_in(get_script_run_ctx().session_id)
+    st.file_uploader("Drop", accept_multiple_files=True, key=_session.uploader_key(), on_change=_session.take_uploads)
+    st.write(f"{{len(_session.uploads())}} radiographs")
+    for sentence in st.session_state.get("upload_errors", []):
+        st.error(sentence)
+else:
+    app = st.App(__file__, middleware=_server.MIDDLEWARE)
+"""
+
+
+def test_what_a_drop_has_too_much_is_one_sentence_and_the_rest_is_taken(browser: Any, tmp_path: Path) -> None:
+    script = tmp_path / "few.py"
+    script.write_text(FEW.format(root=str(ROOT)), "utf-8")
+    *pictures, more = [cv2.imencode(".png", make_phantom(200 + n, 320).pixels)[1].tobytes() for n in range(6)]
+    files = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": data} for n, data in enumerate(pictures)]
+    with serve(tmp_path, script=str(script)) as server, tab(browser, server) as page:
+        page.goto("/")
+        chooser = page.get_by_test_id("stFileUploader").locator("input[type=file]")
+        chooser.set_input_files(files)
+        expect(page.get_by_text("3 radiographs")).to_be_visible()
+        told = page.get_by_test_id("stAlertContainer")
+        expect(told).to_have_text(
+            re.compile(r"^2 files were not taken, as a drop may have 3 files and 400 MB in all; drop them later\.$")
+        )
+        chooser.set_input_files([{**files[0], "buffer": more}])
+        expect(page.get_by_text("4 radiographs")).to_be_visible()
+        expect(told).to_have_count(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,6 +38,19 @@ from cxnet.radiograph import open_radiograph
 from pages._viewer import Panel, viewer
 
 st.set_page_config(layout="wide")
+if "pixels" in st.query_params:
+    from cxnet.radiograph import Radiograph
+
+    # blocks of one grey level each, large enough to be painted as they are, and a map that is hot in one place
+    levels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    pixels = np.kron(levels, np.ones((200, 200), np.uint8))
+    heat = np.zeros((128, 128), np.float32)
+    heat[38, 84] = 1
+    st.container(height=600).write("Above")
+    viewer([Panel("Radiograph", "blocks", pixels), Panel("Grad-CAM", "one place", pixels, heat)],
+           np.zeros(pixels.shape, bool), "viewer", Radiograph(pixels, "0" * 64, "PNG"))
+    st.container(height=1200).write("Below")
+    st.stop()
 radiograph = open_radiograph(sys.argv[1])
 pixels = radiograph.pixels
 y, x = np.mgrid[:64, :64] / 63
@@ -381,6 +396,170 @@ def test_the_value_under_the_pointer_on_every_panel(case: Case) -> None:
             assert int(found[3]) == pixels[y, x]
 
 
+# ------------------------------------------------------------------------------------------------- what is painted
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+HOT = ((84 + 0.5) / 128, (38 + 0.5) / 128)  # the middle of the map's only pixel that is not 0, as shares
+
+
+@pytest.fixture(scope="module")
+def blocks(browser: Any, address: str) -> Iterator[Case]:
+    """A radiograph of 16 x 16 blocks of one grey level each, and beside it a map that is hot in one place."""
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, base_url=address, reduced_motion="reduce")
+    context.set_default_timeout(TIMEOUT_S * 1000)
+    page = context.new_page()
+    page.goto("/?pixels=1")
+    expect(page.locator('.viewer[data-panels="2"][data-view]')).to_be_visible()
+    idle(page)
+    yield Case(page, [], {}, {})
+    context.close()
+
+
+@pytest.fixture
+def painted(blocks: Case) -> Case:
+    """The blocks in a view that was reset."""
+    blocks.canvas().scroll_into_view_if_needed()
+    blocks.canvas().focus()
+    blocks.press("0")
+    return blocks
+
+
+def canvas(case: Case, panel: int = 0) -> np.ndarray:
+    """The pixels of a canvas: height, width, and blue, green and red."""
+    data = base64.b64decode(case.picture(panel).partition(",")[2])
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def middles(case: Case) -> np.ndarray:
+    """The painted grey in the middle of each block; only for views of the whole picture."""
+    found = canvas(case)
+    assert (found[..., 0] == found[..., 1]).all() and (found[..., 0] == found[..., 2]).all()
+    rows, columns = (((np.arange(16) + 0.5) / 16 * size).astype(int) for size in found.shape[:2])
+    return found[np.ix_(rows, columns)][..., 0].astype(int)
+
+
+def drag(case: Case, start: tuple[float, float], by: tuple[float, float], button: str = "left") -> None:
+    x, y = case.at(0, *start)
+    case.page.mouse.move(x, y)
+    case.page.mouse.down(button=button)
+    case.drawn_after(lambda: case.page.mouse.move(x + by[0], y + by[1], steps=4))
+    case.page.mouse.up(button=button)
+    case.drawn_after(lambda: case.page.keyboard.press("o"))  # whatever was still to be drawn is drawn by now
+    case.press("o")
+
+
+def test_window_level_and_inversion_are_painted_as_computed_by_hand(painted: Case) -> None:
+    np.testing.assert_array_equal(middles(painted), LEVELS)
+    painted.press("i")
+    np.testing.assert_array_equal(middles(painted), 255 - LEVELS.astype(int))
+    painted.press("i")
+    drag(painted, (0.3, 0.4), (-135, 50), "right")  # narrower by 1 a pixel, brighter or darker by 0.6 a pixel
+    assert (painted.view()["width"], painted.view()["level"]) == pytest.approx((120, 157.5))
+    # level 157.5 and width 120 spread 97.5 to 217.5 over black to white
+    by_hand = np.clip((LEVELS - 97.5) / 120 * 255, 0, 255)
+    np.testing.assert_allclose(middles(painted), by_hand, atol=0.51)
+    assert len(np.unique(middles(painted))) > 20
+    painted.press("i")
+    np.testing.assert_allclose(middles(painted), 255 - by_hand, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("keys", "turned"),
+    [(("h",), np.fliplr(LEVELS)), (("v",), np.flipud(LEVELS)), (("r",), np.rot90(LEVELS, -1)), (("l",), np.rot90(LEVELS))],
+)  # fmt: skip
+def test_flips_and_rotations_are_painted(painted: Case, keys: tuple[str, ...], turned: np.ndarray) -> None:
+    painted.press(*keys)
+    np.testing.assert_array_equal(middles(painted), turned)
+
+
+def test_zoom_and_pan_keep_what_is_under_the_pointer(painted: Case) -> None:
+    def under(x: float, y: float) -> int:
+        found = canvas(painted)
+        return int(found[int(y * found.shape[0]), int(x * found.shape[1]), 0])
+
+    column, row = 11, 4
+    start, level = ((column + 0.5) / 16, (row + 0.5) / 16), int(LEVELS[row, column])
+    painted.page.mouse.move(*painted.at(0, *start))
+    for _ in range(2):
+        painted.drawn_after(lambda: painted.page.mouse.wheel(0, -500))
+        assert under(*start) == level
+        expect(painted.viewer.locator(".value").first).to_contain_text(f"grey {level}")
+    zoom = painted.view()["zoom"]
+    assert zoom == pytest.approx(np.exp(1.5))
+    # a block is now 1/16 of the canvas times the zoom wide, and only its neighbours are beside it
+    assert under(start[0] + zoom / 16, start[1]) == LEVELS[row, column + 1]
+    size = painted.canvas().bounding_box()
+    drag(painted, start, (-0.3 * size["width"], 0.2 * size["height"]))
+    assert under(start[0] - 0.3, start[1] + 0.2) == level
+    painted.press("=")
+    assert painted.view()["zoom"] == 1
+
+
+@pytest.mark.parametrize("zoom", [1, 4])
+@pytest.mark.parametrize("keys", [(), ("h", "r")])
+def test_the_hot_place_of_a_map_is_painted_where_it_is(painted: Case, zoom: int, keys: tuple[str, ...]) -> None:
+    painted.drawn_after(lambda: painted.viewer.get_by_label("Map opacity").fill("1"))
+    painted.canvas().focus()
+    painted.press(*keys)
+    x, y = HOT
+    place = (1 - y, 1 - x) if keys else (x, y)  # mirrored, then rotated to the right: by hand
+    if zoom > 1:
+        painted.page.mouse.move(*painted.at(1, *place))
+        painted.drawn_after(lambda: painted.page.mouse.wheel(0, -np.log(zoom) / 0.0015))
+        view = painted.view()
+        assert view["zoom"] == pytest.approx(zoom, rel=1e-3)
+        away = (view["y"] - y, view["x"] - x) if keys else (x - view["x"], y - view["y"])
+        pointer, place = place, (0.5 + zoom * away[0], 0.5 + zoom * away[1])
+        assert place == pytest.approx(pointer, abs=0.02)  # a wheel is turned at whole pixels of the screen
+    found = canvas(painted, 1).astype(float).sum(2)
+    found -= found[0, 0]  # the colour of 0
+    assert found.min() >= 0 and found.max() > 300
+    height, width = found.shape
+    centre = (
+        float((found.sum(0) * (np.arange(width) + 0.5)).sum() / found.sum()),
+        float((found.sum(1) * (np.arange(height) + 0.5)).sum() / found.sum()),
+    )
+    # Chromium draws a map in steps of 1/16 of its pixels, so the map is fine
+    assert centre == pytest.approx((place[0] * width, place[1] * height), abs=1)
+    painted.drawn_after(lambda: painted.viewer.get_by_label("Map opacity").fill("0.35"))
+
+
+def test_double_click_enlarges_one_panel_and_again_shows_all(painted: Case) -> None:
+    figures, narrow = painted.viewer.locator("figure"), painted.canvas().bounding_box()["width"]
+    painted.drawn_after(painted.canvas().dblclick)
+    expect(figures.nth(1)).to_be_hidden()
+    assert painted.canvas().bounding_box()["width"] > 1.2 * narrow
+    np.testing.assert_array_equal(middles(painted), LEVELS)
+    painted.drawn_after(painted.canvas().dblclick)
+    expect(figures.nth(1)).to_be_visible()
+
+
+def test_the_wheel_scrolls_the_page_where_it_would_not_zoom(painted: Case) -> None:
+    main = painted.page.get_by_test_id("stMain")
+
+    def scrolled() -> int:
+        return int(main.evaluate("main => main.scrollTop"))
+
+    painted.page.mouse.move(*painted.at(0, 0.5, 0.5))
+    before, view = scrolled(), painted.view()
+    painted.drawn_after(lambda: painted.page.mouse.wheel(0, -300))
+    assert scrolled() == before and painted.view()["zoom"] > 1
+    painted.drawn_after(lambda: painted.page.mouse.wheel(0, 2000))  # no smaller than the whole picture
+    assert scrolled() == before and painted.view()["zoom"] == 1
+    painted.page.wait_for_timeout(600)  # so that a new movement of the wheel begins
+    painted.page.mouse.wheel(0, 120)
+    painted.page.wait_for_function(
+        "before => document.querySelector('[data-testid=stMain]').scrollTop > before", arg=before
+    )
+    assert painted.view() == view
+
+
+def test_it_is_told_how_far_a_large_radiograph_is_reduced(painted: Case) -> None:
+    told = painted.viewer.locator(".detail")
+    expect(told).to_contain_text("3200 × 3200 pixels of the radiograph. It is shown at 1/2.1 of that width and height")
+    expect(told).to_contain_text("the mean of 2.1 × 2.1 pixels")
+
+
 def test_sides_and_lengths_are_shown_only_where_the_file_tells_them(page: Any) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto("/?sample=normal")
@@ -388,8 +567,12 @@ def test_sides_and_lengths_are_shown_only_where_the_file_tells_them(page: Any) -
     expect(viewer).to_be_visible()
     for name in (".side", ".ruler", ".turned-tag"):
         assert viewer.locator(name).count() and not any(found.is_visible() for found in viewer.locator(name).all())
+    for badge in viewer.locator(".sideless").all():
+        expect(badge).to_have_text("side not known")
+        expect(badge).to_be_visible()
     first, last = viewer.locator("canvas").first, viewer.locator("canvas").last
-    assert "patient" not in first.get_attribute("aria-label")
+    assert "Which side is the patient's left is not known" in first.get_attribute("aria-label")
+    expect(viewer.locator(".scale").first).to_be_hidden()
     first.focus()
     page.keyboard.press("h")
     last.scroll_into_view_if_needed()
@@ -402,5 +585,7 @@ def test_sides_and_lengths_are_shown_only_where_the_file_tells_them(page: Any) -
     expect(viewer.locator(".ruler").first).to_be_visible()
     idle(page)  # before that the old viewer may still be there
     expect(viewer.locator(".side").get_by_text("R", exact=True).first).to_have_attribute("data-edge", "left")
+    assert not any(badge.is_visible() for badge in viewer.locator(".sideless").all())
+    expect(viewer.locator(".scale").first).to_have_text("view PA, as the file says")
     expect(viewer.locator(".banner")).to_be_hidden()  # a flip does not pass to the next radiograph
     expect(page.get_by_test_id("stException")).to_have_count(0)
