@@ -52,6 +52,7 @@ from cxnet.writing import refusal
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "runs"
 LUNG_GRID = 64
+SUM_WITHIN = 0.02  # of 1, as others round their probabilities
 #: Rows that are read together when one map is asked for.
 _ROW_GROUP = 1000
 _BLOBS = ("map", "lungs")
@@ -313,7 +314,7 @@ def check(run: Run) -> list[str]:
                 f"{int((crossing > 1).sum())} groups are in more than one fold, so folds are not independent."
             )
     probabilities = run.probabilities(table)
-    if probabilities is not None and not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+    if probabilities is not None and not np.allclose(probabilities.sum(axis=1), 1, atol=SUM_WITHIN):
         problems.append("The probabilities of some cases do not sum to 1.")
     return problems
 
@@ -569,7 +570,7 @@ def _probabilities(source: str, table: pd.DataFrame) -> NDArray[np.float64]:
     """The columns of probabilities as numbers, each row with the sum 1: float64 (cases, classes)."""
     numbers: NDArray[np.float64] = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     sums = numbers.sum(axis=1)
-    for row in np.flatnonzero(~(np.isclose(sums, 1, atol=0.02) & (numbers >= 0).all(axis=1)))[:1]:
+    for row in np.flatnonzero(~(np.isclose(sums, 1, atol=SUM_WITHIN) & (numbers >= 0).all(axis=1)))[:1]:
         raise DatasetError(
             f"Row {row + 2} of {source} has probabilities with the sum {sums[row]:.4g} instead of 1; only predictions of "
             "one class a case can be imported, so leave independent findings out."

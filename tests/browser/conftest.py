@@ -41,7 +41,7 @@ class Server:
     process: int = 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -49,14 +49,18 @@ def _free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, *options: str, script: str = "app.py", **more: str) -> Iterator[Server]:
+def serve(
+    folder: Path, *options: str, script: str = "app.py", port: int | None = None, **more: str
+) -> Iterator[Server]:
     """``streamlit run`` of a script with its log in a folder, until it answers; stopped at the end.
 
     `options` are further options of Streamlit, `more` further variables of its environment. The accept gate is off
     unless they switch it on.
     """
-    port = _free_port()
-    url, log_file = f"http://127.0.0.1:{port}", folder / "log.txt"
+    port = port or free_port()
+    place = "--server.baseUrlPath"
+    base = f"/{options[options.index(place) + 1]}" if place in options else ""
+    url, log_file = f"http://127.0.0.1:{port}{base}", folder / "log.txt"
     command = [sys.executable, "-m", "streamlit", "run", script, "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port), *options]
     more = {"CXNET_GATE": "off", **more}
