@@ -95,12 +95,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["grad-cam", "grad-cam++", "lime"])
     parser.add_argument("--out", type=Path, default=FOLDER / "lesions.csv")
     options = parser.parse_args()
-    rows = [row for name in options.runs for row in of_run(name, options.data, tuple(options.methods))]
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    if options.out.exists():
-        stored = pd.read_csv(options.out)
-        table = pd.concat([stored[~stored["network"].isin(options.runs)], table]).sort_values("network", kind="stable")
-    table.to_csv(options.out, index=False, float_format="%.5f", lineterminator="\n")
+    for name in options.runs:  # each is written before the next begins
+        table = pd.DataFrame(of_run(name, options.data, tuple(options.methods))).reindex(columns=list(COLUMNS))
+        if options.out.exists():
+            stored = pd.read_csv(options.out)
+            table = pd.concat([stored[stored["network"] != name], table]).sort_values("network", kind="stable")
+        table.to_csv(options.out, index=False, float_format="%.5f", lineterminator="\n")
     summary = lesion_summary(table)
     print(summary.to_string(float_format="%.3f"))
 

@@ -40,7 +40,7 @@ from cxnet.enhance import Enhancement
 from cxnet.errors import SettingsError, WeightsError
 from cxnet.explain import METHODS, Explanation
 from cxnet.explain.grad_cam import by_tf_keras_vis, grad_cam
-from cxnet.explain.lime import LimeExplanation, LimeSettings, explain_lime, superpixels
+from cxnet.explain.lime import LimeExplanation, LimeSettings, Predict, explain_lime, superpixels
 from cxnet.lungs import Crop, LungMask, LungSegmenter, look_at
 from cxnet.radiograph import Radiograph
 from cxnet.runs import folders, list_runs
@@ -213,13 +213,26 @@ def analyse_steps(
         stack[:, :, 0], model_lungs if model_lungs.any() else None, settings.superpixels, settings.seed
     )
     latest = None
-    for partial in explain_lime(stack, segments, classifier.logits, [index], settings.lime, cancel):
+    predict = looking(analysis, classifier.logits)
+    for partial in explain_lime(stack, segments, predict, [index], settings.lime, cancel):
         latest = partial[index]
         if partials:
             analysis = _with(analysis, _from_lime(latest, target))
             yield analysis
     if latest is not None and not partials:
         yield _with(analysis, _from_lime(latest, target))
+
+
+def looking(analysis: Analysis, predict: Predict) -> Predict:
+    """`predict` for edited copies of the analysis's stack, as its network would be shown them.
+
+    What lies outside the lungs never reaches a network that is shown nothing else ("lung-mask"), so no edit does there:
+    the blur of a hidden superpixel would spread a grey rim that such a network has never met.
+    """
+    if analysis.card.region != "lung-mask":
+        return predict
+    inside, stack = analysis.model_lungs[..., None], analysis.stack
+    return lambda pictures: predict(np.where(inside, pictures, stack))
 
 
 def _from_lime(lime: LimeExplanation, target: str) -> Explanation:

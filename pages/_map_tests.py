@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet.analysis import Analysis, Models, Settings
+from cxnet.analysis import Analysis, Models, Settings, looking
 from cxnet.audit import Curves, SanityCheck, insertion_deletions, sanity_check
 from cxnet.audit.siblings import Repeatability, sibling_check
 from cxnet.errors import CxnetError, WeightsError
@@ -61,7 +61,7 @@ def steps(analysis: Analysis, models: Models, cancel: threading.Event) -> Iterat
     target = models.classifier.classes.index(analysis.target)
     seed = analysis.settings.seed
     results = insertion_deletions(
-        analysis.stack, maps, watched.logits, target, steps=STEPS, random_orders=ORDERS, seed=seed
+        analysis.stack, maps, looking(analysis, watched.logits), target, steps=STEPS, random_orders=ORDERS, seed=seed
     )
     try:
         for method, curves in results:
@@ -307,8 +307,8 @@ def randomisation() -> None:
         "A map that stays the same when the weights are randomised shows the picture, not what was learned "
         "([Adebayo et al. 2018](https://arxiv.org/abs/1810.03292)). **Likeness** is the structural similarity of the "
         "Grad-CAM before and after all layers were randomised; it should be below that of maps of **different "
-        "radiographs**. Each seed randomises anew; where a randomised network's maps are all zero, there is nothing "
-        "to compare, and the test is undefined."
+        "radiographs**. Each seed randomises anew; a seed whose network gives maps of zeros only leaves nothing "
+        "to compare and is made up for by others."
     )
     groups = run_networks()
     try:

@@ -106,12 +106,10 @@ def choose_case() -> str | None:
     """Uploader and picker, in one line once a radiograph is open; None until something was chosen."""
     _session.restore_case()
     compact = st.session_state.get("case") is not None
-    if compact:
-        st.html(COMPACT)
+    # the same places in both, or the picker would stand there twice while the first analysis is made
+    st.html(COMPACT if compact else "<style></style>")
     with st.container(key="open"):
-        places = st.columns([5, 3, 5] if compact else [3, 2], vertical_alignment="bottom")
-    first, third = places[0], places[-1]
-    second = places[1] if compact else first
+        first, second, third = st.columns([5, 3, 5] if compact else [7, 3, 5], vertical_alignment="bottom")
     with first:
         whole = st.session_state.get("whole-folder", False)
         st.file_uploader(

@@ -145,6 +145,11 @@ table = shares[shares["half"] == REPORT].pivot_table(
 )
 table["right answers"] = shares[shares["half"] == REPORT].groupby(["kind", "answer"], sort=False)["of"].first()
 st.dataframe(table.reset_index().astype({name: int for name in table}), hide_index=True, width="stretch")
+st.caption(
+    "Undetermined is neither accused nor cleared. An answer “diseased” is so when it stands with the lungs hidden: networks that must "
+    "read the lungs may take the hole for a finding, on drawn radiographs nearly always, on real ones seldom (the test “without "
+    "lungs” above)."
+)
 
 st.subheader("Did they really cheat?")
 st.markdown(

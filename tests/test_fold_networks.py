@@ -18,6 +18,7 @@ from cxnet.architectures import ARCHITECTURES, SCALING
 from cxnet.classifier import Classifier
 from cxnet.enhance import Enhancement
 from cxnet.errors import WeightsError
+from cxnet.explain.lime import LimeSettings
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph, open_radiograph
 from cxnet.runs import find_run, sha256, write_run
@@ -216,3 +217,25 @@ def test_a_network_that_sees_a_crop_is_audited_in_the_crop(root: Path) -> None:
     assert found.causal.base.probability == pytest.approx(chosen, abs=1e-4)
     # lungs-only hides all but the lungs' hull: in the crop that is less than in the whole picture
     assert found.causal.region("lungs-only").reason is None
+
+
+def test_lime_edits_nothing_outside_the_lungs_of_a_network_that_sees_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "base-cnn-v2-lung-mask/fold-0"
+    models = load_models(name)
+    shown: list[np.ndarray] = []
+    answer = models.classifier.logits
+
+    def logits(pictures: np.ndarray) -> np.ndarray:
+        shown.extend(pictures)
+        return answer(pictures)
+
+    monkeypatch.setattr(models.classifier, "logits", logits)
+    radiograph = Radiograph(make_phantom(3, 256).pixels, "3" * 64, "synthetic")
+    settings = Settings(model=name, methods=("grad-cam", "lime"), lime=LimeSettings(samples=40))
+    found = analyse(radiograph, models, settings)
+    outside = ~found.model_lungs
+    assert len(shown) >= 30 and outside.any()
+    assert all((picture[outside] == found.stack[outside]).all() for picture in shown)
+    assert any((picture != found.stack).any() for picture in shown)  # and the lungs are edited

@@ -279,8 +279,7 @@ def test_five_folds_by_turns_are_loaded_once(monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(2):
             for fold in range(5):
                 _session.models(f"any/fold-{fold}")
+        assert loaded == [f"any/fold-{fold}" for fold in range(5)]
+        assert len({id(_session.models(f"any/fold-{fold}").segmenter) for fold in range(5)}) == 1
     finally:
-        _session._classifier.clear()
-    assert loaded == [f"any/fold-{fold}" for fold in range(5)]
-    segmenters = {id(_session.models("covid-cxnet").segmenter), id(_session.models("base-cnn-v2/fold-0").segmenter)}
-    assert len(segmenters) == 1
+        _session._classifier.clear()  # or other tests would be given these

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxnet.analysis import Analysis, Models, Settings, analyse
+from cxnet.analysis import Analysis, Models, Settings, analyse, looking
 from cxnet.audit import ZONES, find_markers
 from cxnet.audit.localisation import zones
 from cxnet.batch.planning import Task
@@ -141,10 +141,11 @@ def _stability(analysis: Analysis, models: Models, seeds: int) -> tuple[float | 
     if not shown.weights.any():
         return None, None
     target = models.classifier.classes.index(analysis.target)
+    predict = looking(analysis, models.classifier.logits)
     runs = []
     for more in range(1, seeds):
         again = replace(settings, seed=settings.seed + more)
-        *_, found = explain_lime(analysis.stack, shown.segments, models.classifier.logits, [target], again)
+        *_, found = explain_lime(analysis.stack, shown.segments, predict, [target], again)
         runs.append(found[target])
     first = replace(runs[0], weights=shown.weights, standard_errors=shown.standard_errors)
     return vsi([first, *runs], settings.top_k), csi([first, *runs])
