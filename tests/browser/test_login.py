@@ -76,10 +76,19 @@ class _Answers(BaseHTTPRequestHandler):
         if asked.path == "/.well-known/openid-configuration":
             ends = {"authorization_endpoint": "/authorize", "token_endpoint": "/token", "jwks_uri": "/keys"}
             told = {"issuer": provider.url, **{name: provider.url + path for name, path in ends.items()}}
-            self._json({**told, "response_types_supported": ["code"], "id_token_signing_alg_values_supported": ["RS256"]})
+            self._json(
+                {**told, "response_types_supported": ["code"], "id_token_signing_alg_values_supported": ["RS256"]}
+            )
         elif asked.path == "/keys":
             public = provider.key.public_key().public_numbers()
-            key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "one", "n": _number(public.n), "e": _number(public.e)}
+            key = {
+                "kty": "RSA",
+                "use": "sig",
+                "alg": "RS256",
+                "kid": "one",
+                "n": _number(public.n),
+                "e": _number(public.e),
+            }
             self._json({"keys": [key]})
         else:  # /authorize: whoever comes is let in
             query = {name: values[0] for name, values in parse_qs(asked.query).items()}
@@ -87,7 +96,9 @@ class _Answers(BaseHTTPRequestHandler):
             code = hashlib.sha256(query["state"].encode()).hexdigest()
             provider.asked[code] = query
             self.send_response(302)
-            self.send_header("Location", f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
+            self.send_header(
+                "Location", f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
+            )
             self.end_headers()
 
     def do_POST(self) -> None:
