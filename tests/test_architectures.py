@@ -158,6 +158,7 @@ def test_pyramid_attention_weights_the_main_branch_pixel_by_pixel() -> None:
     np.testing.assert_allclose(output, np.broadcast_to(output[:, :1, :1], output.shape), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_auxiliary_networks_of_deep_cxr_net_are_frozen() -> None:
     model = ARCHITECTURES["deep-cxr-net"].build(input_size_px=64)
     trainable = {v.path.split("/")[0] for v in model.trainable_variables}

@@ -91,6 +91,7 @@ def test_a_shipped_network_gives_its_stored_row(stored: exam.Exam, kind: str, an
             assert value == pytest.approx(row[name], abs=0.02), name
 
 
+@pytest.mark.slow
 def test_stored_usual_evidence_is_that_of_the_network(stored: exam.Exam) -> None:
     rows = stored.cases[stored.cases["network"] == "tag-1"]
     network = next(n for n in exam.fixture_networks() if n.name == "tag-1")

@@ -9,7 +9,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,12 @@ def test_nobody_else_is_asked_and_who_has_not_accepted_uploads_nothing(tmp_path:
 # --------------------------------------------------------------------------------------------------------- the limits
 
 
+def finished(work: Coroutine[Any, Any, Any]) -> Any:
+    """Its result, from a thread of its own: a browser test before this one leaves its loop running in the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 class Uploads:
     """The server's uploads without a server: each is there at once, or waits for `go` if there is one."""
 
@@ -157,7 +164,7 @@ class Uploads:
         return int(sent[0]["status"])
 
     def puts(self, session: str, **sizes: int | None) -> list[int]:
-        return [asyncio.run(self.put(session, file, size)) for file, size in sizes.items()]
+        return [finished(self.put(session, file, size)) for file, size in sizes.items()]
 
 
 @pytest.fixture
@@ -194,7 +201,7 @@ def test_files_on_their_way_count(uploads: Uploads) -> None:
         uploads.go.set()
         return await asyncio.gather(*going)
 
-    assert asyncio.run(all_at_once()) == [204, 204, 204, 413, 413]
+    assert finished(all_at_once()) == [204, 204, 204, 413, 413]
 
 
 def test_who_was_not_let_in_and_who_is_gone_upload_nothing(uploads: Uploads) -> None:
@@ -206,4 +213,4 @@ def test_who_was_not_let_in_and_who_is_gone_upload_nothing(uploads: Uploads) -> 
 
 
 def test_other_requests_pass(uploads: Uploads) -> None:
-    assert asyncio.run(uploads.put("stranger", "one", 1, "DELETE")) == 204
+    assert finished(uploads.put("stranger", "one", 1, "DELETE")) == 204
