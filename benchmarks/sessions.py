@@ -77,14 +77,17 @@ def main() -> None:
         assert running(first).count(), "LIME ended before the clicks did; ask for fewer clicks"
         first.page.get_by_role("button", name="Cancel").click()
         first.page.get_by_text(re.compile("LIME was stopped")).wait_for()
+        idle(first.page)
         for name, times in (("alone", alone), ("beside LIME", beside)):
             print(f"click {name}: median {median(times):.2f} s, longest {max(times):.2f} s", flush=True)
         print(f"ratio of medians: {median(beside) / median(alone):.2f}")
 
         start = time.perf_counter()
         for reader in found:
+            idle(reader.page)
             reader.start_lime()
             reader.page.get_by_text(UNDER_WAY).wait_for()  # the button of an earlier LIME is gone now
+            print(f"  in the queue after {time.perf_counter() - start:.1f} s", flush=True)
         for reader in found:
             reader.page.get_by_role("button", name="Run LIME again").wait_for(timeout=3_600_000)
             idle(reader.page)
