@@ -35,6 +35,9 @@ MOST_JOBS = 20
 #: two more.
 MOST_PER_SESSION = 3
 POLL_S = 0.5
+#: A page whose job has others before it asks less often: all that it learns is its place, and every question costs the
+#: server time that the first job needs.
+QUEUE_POLL_S = 2.0
 #: Drawing a partial map costs the server time that the map itself needs.
 REDRAW_S = 2.0
 
@@ -341,6 +344,11 @@ def lime_steps(quick: Analysis, models: Models, settings: Settings, cancel: thre
             )
     except Stopped:
         return
+
+
+def poll_s(job: Job) -> float:
+    """How often a page asks for news of a job, in seconds."""
+    return QUEUE_POLL_S if runner().position(job) else POLL_S
 
 
 def wait_text(ahead: int) -> str:

@@ -77,7 +77,7 @@ def steps(analysis: Analysis, models: Models, cancel: threading.Event) -> Iterat
 def section(analysis: Analysis, models: Models) -> None:
     """A button, and how well each map follows the network; runs by itself while the maps are tested."""
     job = _job(analysis)
-    every = _jobs.POLL_S if job is not None and job.active else None
+    every = _jobs.poll_s(job) if job is not None and job.active else None
     with st.expander("Do the maps follow the network?", key="maps-section"):
         st.fragment(panel, run_every=every)(analysis, models)
 

@@ -324,7 +324,7 @@ def section(analysis: Analysis, models: Models, box: Box | None, lime: _jobs.Job
     """
     take_box(analysis, box)
     job = _verdict_job(analysis)
-    every = _jobs.POLL_S if job is not None and job.active else None
+    every = _jobs.poll_s(job) if job is not None and job.active else None
     st.subheader("What if …", divider="gray")
     st.fragment(what_if)(analysis, models, box)
     st.subheader("Is it the right reason?", divider="gray")

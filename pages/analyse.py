@@ -159,7 +159,7 @@ def empty_state() -> None:
 def show_job(job: _jobs.Job | None, active: bool, drawn: int, submit) -> None:
     """Start button; or progress, cancel, and a fresh drawing when there is more to show."""
     if job is not None and active:
-        st.fragment(follow, run_every=_jobs.POLL_S)(job, drawn, time.monotonic())
+        st.fragment(follow, run_every=_jobs.poll_s(job))(job, drawn, time.monotonic())
         return
     if job is not None and job.state == "failed":
         st.error(job.error or "The explanation failed.", icon=":material/error:")

@@ -410,3 +410,23 @@ def test_lime_steps_take_slow_maps_as_they_are(monkeypatch: pytest.MonkeyPatch) 
     assert last.explanations["score-cam"] is slow
     assert last.agreement == ()
     assert last.complete
+
+
+def test_a_page_that_waits_asks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, go = _jobs.Runner(), threading.Event()
+    monkeypatch.setattr(_jobs, "runner", lambda: runner)
+
+    def work(cancel: threading.Event) -> Iterator[int]:
+        yield 1
+        go.wait(20)
+
+    try:
+        first, second = runner.submit(work, "a"), runner.submit(work, "b")
+        until(lambda: first.state == "running")
+        assert (_jobs.poll_s(first), _jobs.poll_s(second)) == (_jobs.POLL_S, _jobs.QUEUE_POLL_S)
+        go.set()
+        until(lambda: second.state == "done")
+        assert _jobs.poll_s(second) == _jobs.POLL_S
+    finally:
+        go.set()
+        runner.close()
