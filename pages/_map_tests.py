@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from cxnet.analysis import Analysis, Models, Settings, looking
+from cxnet.analysis import Analysis, Models, looking
 from cxnet.audit import Curves, SanityCheck, insertion_deletions, sanity_check
 from cxnet.audit.siblings import Repeatability, sibling_check
 from cxnet.errors import CxnetError, WeightsError
 from cxnet.explain import METHODS
-from cxnet.explain.lime import LimeSettings
 from cxnet.weights import Card, network_of
 from pages import _jobs, _panels, _session, _store
 
@@ -82,19 +81,11 @@ def section(analysis: Analysis, models: Models) -> None:
         st.fragment(panel, run_every=every)(analysis, models)
 
 
-def _key(analysis: Analysis, lime: bool = True) -> Hashable:
-    """What a test belongs to: a radiograph, its finished maps, and the settings behind them; or as before LIME."""
-    finished = {method for method, found in analysis.explanations.items() if found.finished}
-    settings = replace(analysis.settings, methods=())
-    if not lime or "lime" not in finished:
-        finished.discard("lime")
-        settings = replace(settings, lime=LimeSettings(), superpixels=Settings.superpixels)
-    return ("maps", analysis.radiograph.sha256, settings, frozenset(finished))
-
-
 def _job(analysis: Analysis) -> _jobs.Job | None:
     """The job of these maps, or of those that were there before LIME's."""
-    return _session.job_of(_key(analysis)) or _session.job_of(_key(analysis, lime=False))
+    return _session.job_of(_session.maps_key("maps", analysis)) or _session.job_of(
+        _session.maps_key("maps", analysis, lime=False)
+    )
 
 
 def panel(analysis: Analysis, models: Models) -> None:
@@ -129,7 +120,9 @@ def panel(analysis: Analysis, models: Models) -> None:
         return
     if st.button("Test the maps", key="run-maps"):
         try:
-            _session.start_job(_key(analysis), _jobs.submit("maps", partial(steps, analysis, models)))
+            _session.start_job(
+                _session.maps_key("maps", analysis), _jobs.submit("maps", partial(steps, analysis, models))
+            )
         except CxnetError as error:
             st.error(str(error), icon=":material/error:")
         else:

@@ -24,6 +24,7 @@ from cxnet.analysis import Analysis, Models, Settings, analyse, available_models
 from cxnet.classifier import Classifier
 from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
 from cxnet.explain import METHODS
+from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import LungMask, LungSegmenter
 from cxnet.phantom import SAMPLES, Phantom
 from cxnet.radiograph import Radiograph, is_no_radiograph, read_radiographs
@@ -436,6 +437,19 @@ def _arrays(*roots: Any) -> dict[int, NDArray[Any]]:
 def lime_key(radiograph: Radiograph, settings: Settings) -> Hashable:
     """What a LIME result belongs to."""
     return (radiograph.sha256, settings)
+
+
+def maps_key(kind: str, analysis: Analysis, lime: bool = True) -> Hashable:
+    """What a job of this kind on finished maps belongs to: a radiograph, these maps, and the settings behind them.
+
+    Without `lime`, that of the job before LIME's map was there.
+    """
+    finished = {method for method, found in analysis.explanations.items() if found.finished}
+    settings = replace(analysis.settings, methods=())
+    if not lime or "lime" not in finished:
+        finished.discard("lime")
+        settings = replace(settings, lime=LimeSettings(), superpixels=Settings.superpixels)
+    return (kind, analysis.radiograph.sha256, settings, frozenset(finished))
 
 
 def job_of(key: Hashable) -> _jobs.Job | None:

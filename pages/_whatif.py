@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from cxnet.analysis import Analysis, Models, Settings
+from cxnet.analysis import Analysis, Models
 from cxnet.audit import FILLS, add_opacity, find_markers, hide, lung_region, pad_border, remove, two_lungs
 from cxnet.audit.appearance import answers
 from cxnet.audit.causal import BORDERS, CONTROLS, MODES_DIFFER
@@ -27,7 +27,6 @@ from cxnet.audit.opacities import DRAWN, STRENGTH
 from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
-from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import look_at
 from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _memory, _session
@@ -454,35 +453,22 @@ def _controls(found: Outcome, sha256: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ verdict
 
 
-def _verdict_key(analysis: Analysis, lime: bool = True) -> Hashable:
-    """What a verdict belongs to: a radiograph, the finished maps, which alone are judged, and the settings behind them.
-
-    Without `lime`, that of the verdict before LIME's map was there.
-    """
-    finished = {method for method, found in analysis.explanations.items() if found.finished}
-    settings = replace(analysis.settings, methods=())
-    if not lime or "lime" not in finished:
-        finished.discard("lime")
-        settings = replace(settings, lime=LimeSettings(), superpixels=Settings.superpixels)
-    return ("verdict", analysis.radiograph.sha256, settings, frozenset(finished))
-
-
 def _verdict_job(analysis: Analysis) -> _jobs.Job | None:
     """The job of the verdict on these maps; or one that still works without LIME's map, so that it can be cancelled."""
-    job, before = (_session.job_of(_verdict_key(analysis, lime)) for lime in (True, False))
+    job, before = (_session.job_of(_session.maps_key("verdict", analysis, lime)) for lime in (True, False))
     return before if job is None and before is not None and before.active else job
 
 
 def audit_of(analysis: Analysis) -> CaseAudit | None:
     """The verdict on these maps, if this session has asked for it."""
-    job = _session.job_of(_verdict_key(analysis))
+    job = _session.job_of(_session.maps_key("verdict", analysis))
     found: CaseAudit | None = job.partial.audit if job is not None and job.state == "done" else None
     return found
 
 
 def verdict_panel(analysis: Analysis, models: Models, lime: _jobs.Job | None) -> None:
     """Start button, progress, cancel; then the verdict."""
-    key = _verdict_key(analysis)
+    key = _session.maps_key("verdict", analysis)
     job = _verdict_job(analysis)
     if job is not None and job.active:
         st.session_state["verdict-active"] = True
@@ -500,7 +486,7 @@ def verdict_panel(analysis: Analysis, models: Models, lime: _jobs.Job | None) ->
     elif job is not None:
         st.info("The tests were stopped before they came to a verdict.", icon=":material/stop_circle:")
     else:
-        before = _session.job_of(_verdict_key(analysis, lime=False))
+        before = _session.job_of(_session.maps_key("verdict", analysis, lime=False))
         if before is not None and before.state == "done":
             st.info(
                 "LIME's map was not there when the reason was tested; test again to have it judged as well.",

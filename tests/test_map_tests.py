@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from cxnet.radiograph import Radiograph
 from cxnet.runs import find_run
 from cxnet.weights import network_of
 from pages import _jobs, _map_tests, _session
+from tests.test_whatif import when
 
 APP = str(Path(__file__).parents[1] / "app.py")
 
@@ -152,18 +151,6 @@ def test_tables_say_what_the_scores_say() -> None:
 # -------------------------------------------------------------------------------------------------------- the page
 
 
-def when(at: AppTest, true: Callable[[_jobs.Job], Any]) -> AppTest:
-    """The page as soon as its last job is as it should be."""
-    job = list(at.session_state["jobs"].values())[-1]
-    end = time.monotonic() + 60
-    while not true(job):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    at.run()
-    assert not at.exception
-    return at
-
-
 def press(at: AppTest, key: str) -> AppTest:
     at.button(key=key).click().run()
     assert not at.exception
@@ -215,15 +202,15 @@ def test_maps_are_tested_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_test_without_limes_map_stays_until_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = replace(analysed(), explanations={"grad-cam": analysed().explanations["grad-cam"]})
     running = analysed().explanations["lime"]
-    partial = replace(quick, explanations={**quick.explanations, "lime": running})
+    unfinished = replace(quick, explanations={**quick.explanations, "lime": running})
     done = replace(quick, explanations={**quick.explanations, "lime": replace(running, finished=True)})
     other = replace(done, settings=replace(done.settings, superpixels=20))
-    key = _map_tests._key
-    assert key(quick) == key(partial) == key(done, lime=False) == key(other, lime=False)
+    key = partial(_session.maps_key, "maps")
+    assert key(quick) == key(unfinished) == key(done, lime=False) == key(other, lime=False)
     assert len({key(quick), key(done), key(other), key(replace(quick, settings=replace(quick.settings, seed=1)))}) == 4
     job = _jobs.Job(kind="maps", partial=trial())
     monkeypatch.setattr(_session, "job_of", {key(quick): job}.get)
-    assert _map_tests._job(done) is job is _map_tests._job(partial)
+    assert _map_tests._job(done) is job is _map_tests._job(unfinished)
 
 
 # --------------------------------------------------------------------------------------------------- whole networks

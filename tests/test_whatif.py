@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,7 +303,7 @@ def set_otherwise(analysis: Analysis, **changes: Any) -> Analysis:
 
 
 def test_a_verdict_belongs_to_finished_maps_and_what_they_come_from() -> None:
-    key, quick, done = _whatif._verdict_key, analysed(), with_lime()
+    key, quick, done = partial(_session.maps_key, "verdict"), analysed(), with_lime()
     other = {"lime": LimeSettings(samples=100), "superpixels": 20}
     without = {key(quick), key(unfinished(done)), key(set_otherwise(quick, **other)), key(done, lime=False)}
     assert len(without) == 1
@@ -316,7 +316,7 @@ def test_tests_that_run_without_limes_map_can_still_be_cancelled_when_it_is_ther
 ) -> None:
     """A waiting LIME of other settings gives its place in the queue to a new one, which then is before the tests."""
     job = _jobs.Job(kind="verdict", partial=accused())
-    jobs = {_whatif._verdict_key(analysed()): job}
+    jobs = {_session.maps_key("verdict", analysed()): job}
     monkeypatch.setattr(_session, "job_of", jobs.get)
     assert _whatif._verdict_job(with_lime()) is job
     job._state = "done"
