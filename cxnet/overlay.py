@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ LINE_TOLERANCE_PX = 0.25
 
 #: A picture of one grey level still gets a window that can be seen through.
 NARROWEST_WINDOW = 8.0
+NARROWEST_WINDOW_16 = 64.0
 
 # Blue - white - orange (ColorBrewer PuOr reversed in hue, safe for colour-blind readers): signed maps, 0 is white.
 _SIGNED = (
@@ -183,33 +185,58 @@ def boundaries(segments: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     return np.concatenate(pieces).astype(np.int32)
 
 
-def windows(pixels: NDArray[np.uint8], lungs: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
+def windows(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], lungs: NDArray[np.bool_], image: NDArray[np.bool_] | None = None
+) -> dict[str, tuple[float, float]]:
     """Useful windows for looking at a radiograph.
 
     Parameters
     ----------
-    pixels : uint8 array (height, width)
+    pixels : uint8 or uint16 array (height, width)
     lungs : bool array (height, width)
+    image : bool array (height, width), optional
+        Where the picture is one; all of it when left out.
 
     Returns
     -------
     dict from name to (level, width)
-        "full" is all grey levels; "lungs" the 1st to 99th percentile within the lungs, left out where there are
+        "full" is all levels of the type; "lungs" the 1st to 99th percentile within the lungs, left out where there are
         none; "bone" the median to the 99.5th percentile; "auto" the 1st to 99th percentile.
+
+    Raises
+    ------
+    SettingsError
+        If the shapes differ or there is nothing to look at.
     """
-    if pixels.shape != lungs.shape or pixels.size == 0:
+    everywhere = np.ones(pixels.shape, np.bool_) if image is None else image
+    if pixels.shape != lungs.shape or pixels.shape != everywhere.shape or not everywhere.any():
         raise SettingsError(f"The lungs have shape {lungs.shape}, the picture {pixels.shape}.")
-    found = {"full": (0.0, 255.0)}
-    if lungs.any():
-        found["lungs"] = _percentiles(pixels[lungs], 1, 99)
-    found["bone"] = _percentiles(pixels, 50, 99.5)
-    found["auto"] = _percentiles(pixels, 1, 99)
-    return {name: ((low + high) / 2, max(NARROWEST_WINDOW, high - low)) for name, (low, high) in found.items()}
+    narrowest = NARROWEST_WINDOW if pixels.dtype == np.uint8 else NARROWEST_WINDOW_16
+    found = {"full": (0.0, float(np.iinfo(pixels.dtype).max))}
+    if (lungs & everywhere).any():
+        found["lungs"] = _percentiles(pixels, lungs & everywhere, 1, 99)
+    found["bone"] = _percentiles(pixels, everywhere, 50, 99.5)
+    found["auto"] = _percentiles(pixels, everywhere, 1, 99)
+    return {name: ((low + high) / 2, max(narrowest, high - low)) for name, (low, high) in found.items()}
 
 
-def _percentiles(values: NDArray[np.uint8], low: float, high: float) -> tuple[float, float]:
-    first, last = np.percentile(values, (low, high))
-    return float(first), float(last)
+def _percentiles(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], within: NDArray[np.bool_], low: float, high: float
+) -> tuple[float, float]:
+    """As ``np.percentile`` finds them, from a histogram, which takes a tenth of the time."""
+    counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.intp)
+    for start in range(0, len(pixels), 256):
+        part = slice(start, start + 256)
+        counts += np.bincount(pixels[part][within[part]], minlength=len(counts))
+    up_to = counts.cumsum()
+
+    def percentile(share: float) -> float:
+        place = share / 100 * (int(up_to[-1]) - 1)
+        below = math.floor(place)
+        first, second = np.searchsorted(up_to, (below, math.ceil(place)), side="right")
+        return float(first + (place - below) * (second - first))
+
+    return percentile(low), percentile(high)
 
 
 def draw_outline(picture: RGB, mask: NDArray[np.bool_]) -> RGB:

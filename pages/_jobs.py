@@ -30,14 +30,16 @@ from pages import _server_log
 #: A lost connection comes back within this time, or its tab was closed.
 ORPHANED_AFTER_S = 10.0
 MOST_JOBS = 20
-#: Jobs of other kinds that a session may have. The page has three kinds, LIME, the verdict and the tests of maps, and a
-#: new job replaces the session's older one of its kind, so a reader never meets this limit: it is there for whoever adds
-#: two more.
+#: Jobs of other kinds that a session may have. The pages have five kinds, LIME, the verdict, the tests of maps, the batch
+#: and the resampling of a run, and a new job replaces the session's older one of its kind: who has three is refused a
+#: fourth.
 MOST_PER_SESSION = 3
 POLL_S = 0.5
 #: A page whose job has others before it asks less often: all that it learns is its place, and every question costs the
 #: server time that the first job needs.
 QUEUE_POLL_S = 2.0
+#: Within this time a job that is told to stop has stopped: it looks at the event between two pictures.
+STOPS_WITHIN_S = 0.5
 #: Drawing a partial map costs the server time that the map itself needs.
 REDRAW_S = 2.0
 
@@ -68,7 +70,11 @@ class Job:
     cancel : threading.Event
         Says stop; set it by :meth:`Runner.cancel`.
     started : float or None
-        By the monotonic clock.
+        By the monotonic clock, when its present turn began.
+    spent_s : float
+        Seconds that it ran in turns before that.
+    ended : threading.Event
+        Set when nothing more will come of it.
     """
 
     session: str = ""
@@ -78,6 +84,8 @@ class Job:
     error: str | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
     started: float | None = None
+    spent_s: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
     _state: State = "queued"
 
     @property
@@ -93,7 +101,7 @@ class Job:
         """Seconds to go at the pace so far, when this share of the work is done; None before anything is."""
         if self.started is None or share <= 0:
             return None
-        return (time.monotonic() - self.started) * (1 - min(1.0, share)) / share
+        return (self.spent_s + time.monotonic() - self.started) * (1 - min(1.0, share)) / share
 
 
 @dataclass(eq=False)
@@ -104,6 +112,8 @@ class _Place:
     work: Work
     round: int
     number: int
+    gives_way: bool
+    steps: Iterator[Any] | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -145,8 +155,10 @@ class Runner:
         # Daemon threads, stopped here: a pool's thread would hold up the end of the server until its job is done.
         atexit.register(self.close)
 
-    def submit(self, work: Work, session: str = "", kind: str = "") -> Job:
+    def submit(self, work: Work, session: str = "", kind: str = "", gives_way: bool = False) -> Job:
         """Queue work; it is given the event that says stop. An older job of this session and kind is cancelled.
+
+        With `gives_way` it lets other sessions go before it between two of its values.
 
         Raises
         ------
@@ -163,7 +175,7 @@ class Runner:
                 raise TooManyJobs("Too many jobs are waiting on this server; try again in a few minutes.")
             self._number += 1
             round_ = max([self._round, self._served.get(session, -1) + 1, *(place.round + 1 for place in own)])
-            place = _Place(Job(session, kind), work, round_, self._number)
+            place = _Place(Job(session, kind), work, round_, self._number, gives_way)
             for old in older:
                 if old in self._waiting:  # who thinks again keeps the place
                     place.round, place.number = old.order
@@ -183,6 +195,7 @@ class Runner:
         # its work holds a radiograph
         left = [place for place in self._waiting if place.job is not job]
         if len(left) < len(self._waiting):
+            job.ended.set()
             _server_log.event("job", kind=job.kind, state=job.state)  # one that runs says so itself when it has ended
         self._waiting = left
 
@@ -217,13 +230,55 @@ class Runner:
                 self._served = {s: r for s, r in self._served.items() if r >= self._round}
                 self._served[place.job.session] = place.round
                 place.job.started, place.job._state = time.monotonic(), "running"
-            _server_log.event("job", kind=place.job.kind, state="running")
-            failure = _run(place)
-            seconds = time.monotonic() - place.job.started
-            _server_log.event("job", kind=place.job.kind, state=place.job.state, seconds=seconds, error=failure)
+            if place.steps is None:
+                _server_log.event("job", kind=place.job.kind, state="running")
+            failure = self._run(place)
+            place.job.spent_s += time.monotonic() - place.job.started
             with self._changed:
                 self._running = None
+                paused = place.job._state == "running" and not self._closed and not place.job.cancel.is_set()
+                if paused:
+                    self._number += 1
+                    place.job._state, place.round, place.number = "queued", self._round + 1, self._number
+                    self._waiting.append(place)
+                elif place.job._state == "running":
+                    place.job._state = "cancelled"
+            if not paused:
+                place.job.ended.set()
+                _server_log.event(
+                    "job", kind=place.job.kind, state=place.job.state, seconds=place.job.spent_s, error=failure
+                )
             del place  # or the last radiograph would stay until the next job
+
+    def _others_wait(self, place: _Place) -> bool:
+        with self._changed:
+            return any(other.job.session != place.job.session for other in self._waiting)
+
+    def _run(self, place: _Place) -> str | None:
+        """Run a job to its end, or until it gives way: then it is still "running". The type of the error if it failed."""
+        job = place.job
+        try:
+            if place.steps is None:
+                place.steps = place.work(job.cancel)
+            for partial in place.steps:
+                job.partial = partial
+                job.updates += 1
+                if job.cancel.is_set():
+                    break
+                if place.gives_way and not getattr(partial, "complete", False) and self._others_wait(place):
+                    return None
+            # a result that was complete before the cancel arrived stands
+            stopped = job.cancel.is_set() and not getattr(job.partial, "complete", False)
+            job._state = "cancelled" if stopped else "done"
+        except CxnetError as error:
+            job.error, job._state = str(error), "failed"
+            return type(error).__name__
+        except Exception as error:  # the page must learn of it, and the runner must go on
+            logging.getLogger("cxnet").exception("A job failed")
+            job.error = f"The work failed unexpectedly ({type(error).__name__}); see the server's log."
+            job._state = "failed"
+            return type(error).__name__
+        return None
 
     def _watch(self) -> None:
         away: dict[str, float] = {}
@@ -249,29 +304,6 @@ class Runner:
         return [*self._waiting, *([self._running] if self._running else [])]
 
 
-def _run(place: _Place) -> str | None:
-    """Run a job to its end; the type of the error if it failed."""
-    job = place.job
-    try:
-        for partial in place.work(job.cancel):
-            job.partial = partial
-            job.updates += 1
-            if job.cancel.is_set():
-                break
-        # a result that was complete before the cancel arrived stands
-        stopped = job.cancel.is_set() and not getattr(job.partial, "complete", False)
-        job._state = "cancelled" if stopped else "done"
-    except CxnetError as error:
-        job.error, job._state = str(error), "failed"
-        return type(error).__name__
-    except Exception as error:  # the page must learn of it, and the runner must go on
-        logging.getLogger("cxnet").exception("A job failed")
-        job.error = f"The work failed unexpectedly ({type(error).__name__}); see the server's log."
-        job._state = "failed"
-        return type(error).__name__
-    return None
-
-
 @st.cache_resource(show_spinner=False)
 def runner() -> Runner:
     """The server's one runner."""
@@ -282,10 +314,10 @@ def _connected(session: str) -> bool:
     return not runtime.exists() or bool(runtime.get_instance().is_active_session(session))
 
 
-def submit(kind: str, work: Work) -> Job:
+def submit(kind: str, work: Work, gives_way: bool = False) -> Job:
     """:meth:`Runner.submit` for the session whose page asks."""
     context = get_script_run_ctx()
-    return runner().submit(work, context.session_id if context else "", kind)
+    return runner().submit(work, context.session_id if context else "", kind, gives_way)
 
 
 class Stopped(Exception):
@@ -365,15 +397,36 @@ def left_text(seconds: float | None) -> str:
     return f", about {seconds / 60:.0f} min left at most"
 
 
-def progress(job: Job, share: float, text: str, key: str) -> None:
-    """A bar, how long it will take or how many come before, and Cancel."""
+def follow(job: Job, progress: Callable[[Any], tuple[float, str]], key: str, drawn: int | None = None) -> None:
+    """A bar that moves by itself, how long it will take or how many come before, and Cancel.
+
+    `progress` tells of the work's last value (None before there is one) which share is done, and that in words. The page
+    is run again when the job has ended; with `drawn`, the number of updates that the page shows, also when there are
+    more. Call it outside of fragments: a click in a fragment waits until a run of the page has ended, and drawing maps
+    takes seconds on a busy server, but a click on the page itself is heard at once.
+    """
+    left, right = st.columns([5, 1], vertical_alignment="center")
+    with left:
+        st.fragment(_bar, run_every=poll_s(job))(job, progress, drawn, time.monotonic())
+    right.button("Cancel", key=key, width="stretch", on_click=_stop, args=(job,))
+
+
+def _stop(job: Job) -> None:
+    """Cancel, and wait the moment that it takes, so that the page shows at once what has become of it."""
+    runner().cancel(job)
+    job.ended.wait(STOPS_WITHIN_S)
+
+
+def _bar(job: Job, progress: Callable[[Any], tuple[float, str]], drawn: int | None, since: float) -> None:
+    """The part that is run by itself."""
+    more = drawn is not None and job.updates > drawn and time.monotonic() - since > REDRAW_S
+    if not job.active or more:
+        st.rerun()
+    share, told = progress(job.partial)
     if job.cancel.is_set():
         told = "Stopping …"
     elif job.state == "queued":
         told = wait_text(runner().position(job))
     else:
-        told = text + left_text(job.seconds_left(share))
-    bar, button = st.columns([5, 1], vertical_alignment="center")
-    bar.progress(min(1.0, share), text=told)
-    if button.button("Cancel", key=key, width="stretch"):
-        runner().cancel(job)
+        told += left_text(job.seconds_left(share))
+    st.progress(min(1.0, share), text=told)

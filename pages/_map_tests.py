@@ -74,11 +74,23 @@ def steps(analysis: Analysis, models: Models, cancel: threading.Event) -> Iterat
 
 
 def section(analysis: Analysis, models: Models) -> None:
-    """A button, and how well each map follows the network; runs by itself while the maps are tested."""
+    """A button, and how well each map follows the network."""
     job = _job(analysis)
-    every = _jobs.poll_s(job) if job is not None and job.active else None
     with st.expander("Do the maps follow the network?", key="maps-section"):
-        st.fragment(panel, run_every=every)(analysis, models)
+        st.caption(
+            "If a map shows what the network uses, hiding its hottest patches first takes the answer away sooner than "
+            "hiding patches in a random order (deletion), and showing them first brings it back sooner (insertion)."
+        )
+        active, updates = (False, 0) if job is None else (job.active, job.updates)
+        if job is not None and active:
+            _jobs.follow(job, _tested, "cancel-maps", updates)
+        st.fragment(panel)(analysis, models, active)
+
+
+def _tested(trial: Trial | None) -> tuple[float, str]:
+    """How far the test is."""
+    shown, most = (0, 1) if trial is None else (trial.shown, trial.most)
+    return shown / most, f"{shown} edited pictures shown so far"
 
 
 def _job(analysis: Analysis) -> _jobs.Job | None:
@@ -88,23 +100,13 @@ def _job(analysis: Analysis) -> _jobs.Job | None:
     )
 
 
-def panel(analysis: Analysis, models: Models) -> None:
-    """Start button, progress, cancel; then the figures of the maps that were tested."""
-    st.caption(
-        "If a map shows what the network uses, hiding its hottest patches first takes the answer away sooner than hiding "
-        "patches in a random order (deletion), and showing them first brings it back sooner (insertion)."
-    )
+def panel(analysis: Analysis, models: Models, active: bool) -> None:
+    """The figures of the maps that were tested; start button, unless the test is under way."""
     job = _job(analysis)
     trial: Trial | None = None if job is None else job.partial
-    if job is not None and job.active:
-        st.session_state["maps-active"] = True
-        shown, most = (0, 1) if trial is None else (trial.shown, trial.most)
-        _jobs.progress(job, shown / most, f"{shown} edited pictures shown so far", key="cancel-maps")
-    elif st.session_state.pop("maps-active", False):
-        st.rerun()  # the fragment's timer ends with a full run
     if trial is not None and trial.found:
         results(trial, analysis)
-    if job is not None and job.active:
+    if active:
         return
     finished = [method for method, found in analysis.explanations.items() if found.finished]
     if job is not None and job.state == "failed":

@@ -1,4 +1,4 @@
-"""Memory that sessions have given up goes back to the system.
+"""How much memory the server may fill, and that what sessions have given up goes back to the system.
 
 Streamlit runs every page in a thread of its own. GNU's C library gives threads arenas of their own, up to eight a core,
 each of which keeps what was freed in it: a server that has seen many analyses would hold a multiple of what it needs.
@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import threading
 import weakref
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -22,10 +24,17 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFileManager
 
+from cxnet.errors import SettingsError
+
 ARENAS = 2
 _M_ARENA_MAX = -8  # of malloc.h
 #: By then the page without the radiographs has been drawn, and nothing holds them any more.
 AFTER_S = 2.0
+
+#: Where Linux says what a container may use: of the second version of control groups, and of the first.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+#: Of what the server may use, for radiographs that come; the rest is for the work on those that are there.
+FILL = 0.8
 
 _waiting = threading.Lock()
 #: Sessions that have lost their connection and have not held anything since, with what they held.
@@ -37,6 +46,49 @@ def start() -> None:
     """Ask the C library for few arenas; once a process, before its threads have any."""
     with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+
+
+@cache
+def limit_bytes() -> int | None:
+    """What the server may use: ``CXNET_MEMORY_MB``, or what its container may; None if nobody says.
+
+    Raises
+    ------
+    SettingsError
+        If the variable is no whole number of at least 512.
+    """
+    said = os.environ.get("CXNET_MEMORY_MB", "").strip()
+    if said:
+        if not said.isdigit() or int(said) < 512:
+            raise SettingsError("CXNET_MEMORY_MB must be a whole number of MB, at least 512; correct or remove it.")
+        return int(said) * 2**20
+    found = []
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max", or no Linux
+            found.append(int(Path(path).read_text("ascii")))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # without a limit the first version names a huge one
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found = [one for one in found if one < there]
+    return min(found, default=None)
+
+
+def resident_bytes() -> int | None:
+    """What the server uses; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def full(more: int = 0) -> bool:
+    """Whether the server, with so many bytes more, would use more than :data:`FILL` of what it may.
+
+    Without a bound over all sessions the system would end the server, and everybody would lose everything.
+    """
+    limit, used = limit_bytes(), resident_bytes()
+    found = limit is not None and used is not None and used + more > FILL * limit
+    if found:
+        give_back_soon()
+    return found
 
 
 Holder = MutableMapping[Any, Any]

@@ -23,6 +23,7 @@ def build() -> Any:
     return st.navigation(
         [
             st.Page("pages/analyse.py", title="Analyse", default=True),
+            st.Page("pages/batch.py", title="Batch"),
             st.Page("pages/runs.py", title="Runs"),
             st.Page("pages/audit.py", title="Audit"),
             st.Page("pages/exam.py", title="Exam"),

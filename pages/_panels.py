@@ -255,7 +255,13 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
     position = analysis.radiograph.tags.get("ViewPosition")
     view = f"view {position}, as the file says" if position else ""
     shown = [
-        Panel("Radiograph", f"{width} by {height} pixels" + (f", {view}" if view else ""), pixels, badge=view),
+        Panel(
+            "Radiograph",
+            f"{width} by {height} pixels" + (f", {view}" if view else ""),
+            pixels,
+            badge=view,
+            depth=analysis.radiograph.depth,
+        ),
         Panel(
             "As the model sees it",
             f"channel {CHANNEL_TITLES[channel]} of {order}, {analysis.stack.shape[0]} px{cut}",
@@ -286,6 +292,7 @@ def panels(analysis: Analysis, models: Models, channel: str, shared_scale: bool)
                 heatmap_frame=seen,
                 segments=explanation.segments,
                 weights=explanation.weights,
+                depth=analysis.radiograph.depth,
             )
         )
     return shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,8 +16,10 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cxnet import statistics as figures
+from cxnet.errors import CxnetError
 from cxnet.runs import Run
 from cxnet.statistics import FoldCheck, Metric
+from pages import _jobs, _session
 from pages import _run_data as data
 from pages import _run_exports as exports
 from pages._matrix import Cell, matrix_picker
@@ -165,8 +168,8 @@ def all_metrics(matrix: Matrix) -> list[Metric]:
     if selection.probabilities is None:
         return found
     resamples, seconds = data.bootstrap_cost(selection)
-    asked = st.session_state.get("runs-resampled") or set()
-    wanted = resamples if seconds < 0.5 or selection.key in asked else 0
+    job = _resampling(selection)
+    wanted = resamples if seconds < 0.5 or (job is not None and job.state == "done") else 0
     if not wanted and len(selection.table) > data.MANY_CASES:
         return [_explained(metric, "not resampled yet") for metric in found]
     more = {(m.name, m.cls): m for m in data.ranked(selection, wanted, reason)}
@@ -219,19 +222,34 @@ def metric_table(matrix: Matrix) -> None:
         st.caption("This run stores decisions only, so there are no curves, areas or calibration.")
         return
     resamples, seconds = data.bootstrap_cost(selection)
-    asked = st.session_state.get("runs-resampled") or set()
-    if seconds < 0.5 or selection.key in asked:
+    job = _resampling(selection)
+    if seconds < 0.5 or (job is not None and job.state == "done"):
         return
+    if job is not None and job.active:
+        _jobs.follow(job, lambda found: (found.share if found else 0.0, "Drawing patients"), "cancel-resampling")
+        return
+    if job is not None and job.state == "failed":
+        st.error(job.error or "The figures could not be computed.", icon=":material/error:")
+    elif job is not None:
+        st.info("The computation was stopped; what it had drawn by then is too little to keep.")
     many = len(selection.table) > data.MANY_CASES
     if reason is None or many:
         took = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         what = "ROC areas, average precision and calibration" if many else "intervals of AUC, F1, MCC and Brier score"
         how = f" by {resamples} patient resamples, about {took}" if reason is None else ""
         if st.button(f"Compute {what}{how}", key="runs-resample"):
-            with st.spinner("Computing …"):
-                data.ranked(selection, resamples, reason)
-            st.session_state["runs-resampled"] = asked | {selection.key}
-            st.rerun()
+            work = partial(data.resampling, selection, resamples, reason)
+            try:
+                _session.start_job(("resampling", selection.key), _jobs.submit("resampling", work))
+            except CxnetError as error:
+                st.error(str(error), icon=":material/error:")
+            else:
+                st.rerun()
+
+
+def _resampling(selection: Selection) -> _jobs.Job | None:
+    """This session's job that computes what takes long of a selection."""
+    return _session.job_of(("resampling", selection.key))
 
 
 # ------------------------------------------------------------------------------------------------------------- curves

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -28,7 +29,8 @@ _UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/([^/]+)$")
 
 @cache
 def start() -> None:
-    """Close what Streamlit leaves open; once a process."""
+    """Close what Streamlit leaves open; once a process. A variable that makes no sense is told now."""
+    _memory.limit_bytes()
     # To tell whether an unknown Origin is its own, and for its greeting, Streamlit asks an outside service for the
     # server's address: two requests of up to a second each, in which nobody else is answered.
     net_util.get_external_ip = lambda: None
@@ -39,11 +41,11 @@ def start() -> None:
 
 @dataclass(eq=False)
 class _Waiting:
-    """Sizes of a session's files: those on their way, those that have arrived; and how many were turned away."""
+    """Sizes of a session's files: those on their way, those that have arrived; and how many were turned away, and why."""
 
     coming: dict[str, int] = field(default_factory=dict)
     arrived: dict[str, int] = field(default_factory=dict)
-    refused: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
 
 
 _lock = threading.Lock()
@@ -61,18 +63,21 @@ def let_in(session: str) -> None:
         _sessions[session] = _Waiting()
 
 
-def refused(session: str) -> int:
-    """How many files of a session were turned away since this was last asked."""
+def refused(session: str) -> Counter[int]:
+    """How many files of a session were turned away since this was last asked, by the status of the answer.
+
+    413: the session has too many that wait. 503: the server has no memory for more.
+    """
     with _lock:
         found = _sessions.get(session)
         if found is None:
-            return 0
-        count, found.refused = found.refused, 0
-    return count
+            return Counter()
+        counts, found.refused = found.refused, Counter()
+    return counts
 
 
 class Uploads:
-    """Turns uploads away before they are read: of sessions that were not let in, and beyond what may wait."""
+    """Turns uploads away before they are read: of sessions that were not let in, and beyond what may wait or fits."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -115,8 +120,12 @@ def _reserve(session: str, file: str, size: int) -> int | None:
         _forget_read(session, waiting)
         sizes = [*waiting.coming.values(), *waiting.arrived.values()]
         if file in waiting.coming or len(sizes) >= WAITING_FILES or sum(sizes) + size > WAITING_BYTES:
-            waiting.refused += 1
+            waiting.refused[413] += 1
             return 413
+        # those on their way are in memory as far as they have come; twice is on the safe side
+        if _memory.full(size + sum(sum(one.coming.values()) for one in _sessions.values())):
+            waiting.refused[503] += 1
+            return 503
         waiting.coming[file] = size
     return None
 

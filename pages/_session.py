@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -156,10 +156,12 @@ def take_uploads() -> None:
     st.session_state["files_read"] = told
     said = _in_few_words(entry for entries in told.values() for entry in entries)
     context = get_script_run_ctx()
-    turned_away = _server.refused(context.session_id) if context is not None else 0
-    if turned_away:
+    turned_away = _server.refused(context.session_id) if context is not None else Counter()
+    if turned_away[413]:
         most = f"{_server.WAITING_FILES:,} files and {_server.WAITING_BYTES // 2**20} MB"
-        said.append(f"{turned_away} files were not taken, as a drop may have {most} in all; drop them later.")
+        said.append(f"{turned_away[413]} files were not taken, as a drop may have {most} in all; drop them later.")
+    if turned_away[503]:
+        said.append(f"{turned_away[503]} files were not taken, as {_FULL}.")
     if drop.pushed_out:
         said.append(f"Of the radiographs that were there, the oldest gave way ({drop.pushed_out}), as {_HOLDS}.")
     st.session_state["upload_errors"] = said
@@ -177,6 +179,9 @@ class _Drop:
 
 
 _HOLDS = f"a tab holds {UPLOADS_KEPT} radiographs and {UPLOADED_PIXELS_KEPT // 10**6} million pixels"
+_FULL = (
+    "the server's memory is full of all readers' radiographs; use Forget everything where you are done, or try later"
+)
 
 
 def _take(data: bytes, number: int, several: bool, drop: _Drop) -> Iterator[tuple[str, str]]:
@@ -190,6 +195,10 @@ def _take(data: bytes, number: int, several: bool, drop: _Drop) -> Iterator[tupl
         if drop.read and time.monotonic() > drop.end:
             drop.stopped = True
             yield f"from {where} on", "Reading took too long and was stopped; drop the rest in smaller parts."
+            return
+        if _memory.full():
+            drop.stopped = True
+            yield f"from {where} on", f"No more was read, as {_FULL}."
             return
         drop.read += 1
         size = _server_log.size_class(len(data))
@@ -464,8 +473,13 @@ def start_job(key: Hashable, job: _jobs.Job) -> None:
         _jobs.runner().cancel(dropped)
 
 
+def batch_rows() -> OrderedDict[Hashable, Any]:
+    """What the page Batch has found, by what it depends on: plain values, added by its job while the page looks them up."""
+    return _bounded("batch-rows")
+
+
 def forget() -> None:
-    """Drop everything that this session holds: radiographs, analyses, jobs, the uploader's files."""
+    """Drop everything that this session holds: radiographs, analyses, rows, jobs, the uploader's files."""
     for job in _bounded("jobs").values():
         _jobs.runner().cancel(job)
     context = get_script_run_ctx()

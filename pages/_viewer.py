@@ -2,13 +2,15 @@
 
 Zoom, pan, window/level, flip, rotation, opacity and colour map act on all panels at once and never reach the server, so
 they cannot change what a network gets. The one thing that does is a box that was drawn on purpose. Pictures and maps
-are sent once as PNG; text only ever enters as ``textContent``. What the browser runs stands in ``viewer.js``.
+are sent once as PNG; text only ever enters as ``textContent``. What the browser runs stands in
+``viewer_pictures.js`` and ``viewer.js``.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,15 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from cxnet import overlay
-from cxnet.radiograph import Radiograph
+from cxnet.radiograph import AS_GIVEN, DEPTH_SIDE_PX, Depth, Radiograph, Window
 
-#: A radiograph with noise as PNG: 0.4 MB and 17 ms to make at 1024, 1.1 MB and 43 ms at 1536, 2.0 MB and 85 ms at 2048;
-#: it is made at each rerun and sent with each new map.
-LONGEST_SIDE_PX = 1536
+#: A radiograph with noise as PNG: 0.4 MB and 17 ms to make at 1024, 1.0 MB and 30 ms at 1536, 2.0 MB and 85 ms at 2048;
+#: it is made at each rerun and sent with each new map. With 12 bits: 1.0 MB and 25 ms at 1024, 2.1 MB and 55 ms at 1536,
+#: and 3.0 MB if it was reduced from twice that, as means fill all 16 bits.
+LONGEST_SIDE_PX = DEPTH_SIDE_PX
+
+#: What the windows of :func:`cxnet.overlay.windows` are called.
+WINDOWS = {"full": "all grey levels", "lungs": "lungs", "bone": "mediastinum and bone", "auto": "automatic"}
 
 #: Left, top, right and bottom in pixels of the radiograph, the last two excluded.
 Box = tuple[int, int, int, int]
@@ -100,7 +106,7 @@ class Panel:
 
     `heatmap` is raw, in any resolution; `reference` is the value of the strongest colour; `badge` says in words how
     the colours are scaled. `frame` and `heatmap_frame` are the parts of the radiograph that the picture and the map
-    show. `segments` and `weights` are LIME's superpixels, in the frame of the map. `outline` is for panels whose
+    show. `depth` is that of the radiograph where `pixels` are its own: then these levels are shown instead. `segments` and `weights` are LIME's superpixels, in the frame of the map. `outline` is for panels whose
     picture is one of the radiograph: without it neither the lungs' outline nor a box is drawn.
     """
 
@@ -116,6 +122,7 @@ class Panel:
     heatmap_frame: Frame = WHOLE
     segments: NDArray[np.int32] | None = None
     weights: NDArray[np.float64] | None = None
+    depth: Depth | None = None
 
 
 def key_name(key: str) -> str:
@@ -133,6 +140,11 @@ def _picture(pixels: NDArray[np.uint8]) -> str:
         size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     return _png(pixels)
+
+
+def _deep_picture(levels: NDArray[np.uint16]) -> str:
+    """Both bytes of each level, the high ones above the low ones: a browser reads no more than 8 bits of a grey."""
+    return _png(np.vstack([levels >> 8, levels & 255]).astype(np.uint8))
 
 
 def _outline(mask: NDArray[np.bool_]) -> list[list[float]]:
@@ -170,13 +182,85 @@ def _superpixels(segments: NDArray[np.int32], weights: NDArray[np.float64]) -> d
     }
 
 
-def _entry(panel: Panel, pictures: dict[int, int]) -> dict[str, Any]:
+def _in_units(depth: Depth, value: float) -> str:
+    """A centre or width; files write halves of a unit."""
+    return f"{round(value, _decimals(depth) + 1):.10g}"
+
+
+def _decimals(depth: Depth) -> int:
+    return min(9, max(0, -math.floor(math.log10(depth.unit) + 1e-9)))
+
+
+def _window_title(depth: Depth, window: Window, number: int) -> str:
+    """What the window control says of a window of the file; its own texts are not among it."""
+    told = ""
+    if window.centre is not None and window.width is not None:
+        told = f": C {_in_units(depth, window.centre)} W {_in_units(depth, window.width)}"
+    mark = " (the network's)" if number == 0 and window.title != AS_GIVEN and len(depth.windows) > 1 else ""
+    return window.title + told + mark
+
+
+def _ends(low: float, high: float, base: Window) -> dict[str, float]:
+    """Level and width between two levels of a straight window, in grey levels of the 8-bit picture."""
+    first, last = ((level - base.low) / (base.high - base.low) * 255 for level in (low, high))
+    return {"level": (first + last) / 2, "width": last - first, "curve": 0}
+
+
+def _depth(depth: Depth, lungs: NDArray[np.bool_]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the browser needs beside the levels: their scale and curves, and the windows to choose from.
+
+    All panels share one window in grey levels of the 8-bit picture. A window of the file that is a straight line, as the
+    network's is, is one of these. Any other one is a curve of its own, for the radiograph's own levels only.
+    """
+    base = depth.windows[0]
+    curves: list[dict[str, Any]] = []
+
+    def curve(window: Window) -> dict[str, float]:
+        table = None if window.curve is None else _deep_picture(window.curve.reshape(256, 256))
+        curves.append({"low": window.low, "high": window.high, "picture": table})
+        return {"level": 127.5, "width": 255, "curve": len(curves) - 1}
+
+    def view(window: Window) -> dict[str, float]:
+        straight = base.curve is None and window.curve is None
+        return _ends(window.low, window.high, base) if straight else curve(window)
+
+    chosen = [
+        {"name": f"file-{number}", "title": _window_title(depth, window, number),
+         "view": curve(window) if window is base else view(window)}
+        for number, window in enumerate(depth.windows)
+    ]  # fmt: skip
+    image = depth.levels > 0 if depth.padded else np.ones(depth.levels.shape, np.bool_)
+    small = cv2.resize(lungs.astype(np.uint8), depth.levels.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
+        np.bool_
+    )
+    found = overlay.windows(depth.levels, small, image)
+    found["full"] = ((depth.brightest + depth.padded) / 2, depth.brightest - depth.padded)
+    # the lungs last: whether there are any may change while a curve is shown, and the others keep their numbers
+    views = {
+        name: view(Window(WINDOWS[name], level - width / 2, level + width / 2))
+        for name, (level, width) in sorted(found.items(), key=lambda each: each[0] == "lungs")
+    }
+    chosen += [{"name": name, "title": title, "view": views[name]} for name, title in WINDOWS.items() if name in views]
+    sent = {
+        "offset": depth.offset,
+        "step": depth.step,
+        "decimals": _decimals(depth),
+        "more": base.more,
+        "brightest": depth.brightest,
+        "padded": depth.padded,
+        "curves": curves,
+    }
+    return sent, chosen
+
+
+def _entry(panel: Panel, pictures: dict[int, int], depth: Depth | None) -> dict[str, Any]:
     """What the browser needs of a panel besides its picture."""
     entry: dict[str, Any] = {
         "title": panel.title,
         "description": panel.description,
         "badge": panel.badge,
-        "picture": pictures[id(panel.pixels)],
+        "picture": pictures[id(_shown(panel, depth))],
+        "deep": _shown(panel, depth) is not panel.pixels,
         "outline": panel.outline,
         "frame": list(panel.frame),
     }
@@ -191,6 +275,11 @@ def _entry(panel: Panel, pictures: dict[int, int]) -> dict[str, Any]:
     if panel.segments is not None and panel.weights is not None:
         entry["superpixels"] = _superpixels(panel.segments, panel.weights)
     return entry
+
+
+def _shown(panel: Panel, depth: Depth | None) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What is painted of a panel; only one radiograph is shown at its full depth."""
+    return panel.pixels if depth is None or panel.depth is not depth else depth.levels
 
 
 def viewer(
@@ -211,12 +300,24 @@ def _data(
 ) -> dict[str, Any]:
     """Everything that the browser gets."""
     height, width = lungs.shape
-    distinct = {id(panel.pixels): panel.pixels for panel in panels}
+    depth = next((panel.depth for panel in panels if panel.depth is not None), None)
+    distinct = {id(shown): shown for shown in (_shown(panel, depth) for panel in panels)}
     pictures = {found: number for number, found in enumerate(distinct)}
     first = np.ascontiguousarray(panels[0].pixels)
+    subject = hashlib.sha256(first)
+    if depth is None:
+        deep = None
+        found = overlay.windows(first, lungs if first.shape == lungs.shape else np.zeros(first.shape, np.bool_))
+        windows = [
+            {"name": name, "title": WINDOWS[name], "view": {"level": level, "width": wide, "curve": 0}}
+            for name, (level, wide) in found.items()
+        ]
+    else:
+        deep, windows = _depth(depth, lungs)
+        subject.update(depth.sha256.encode())
     return {
         # the view starts anew with another picture: a flip must not pass to the next patient
-        "subject": hashlib.sha256(first).hexdigest()[:16],
+        "subject": subject.hexdigest()[:16],
         "radiograph": radiograph.sha256 if radiograph is not None and boxes else None,
         "size": [width, height],
         "spacing": None if radiograph is None else _spacing(radiograph),
@@ -224,7 +325,8 @@ def _data(
         "fromFile": radiograph is not None,
         "patientLeft": None if radiograph is None else radiograph.patient_left,
         "outline": _outline(lungs),
-        "windows": overlay.windows(first, lungs if first.shape == lungs.shape else np.zeros(first.shape, np.bool_)),
+        "windows": windows,
+        "depth": deep,
         "tables": {
             name: base64.b64encode(overlay.lookup_table(name).tobytes()).decode()
             for name in (*overlay.COLOUR_MAPS, "signed")
@@ -233,8 +335,10 @@ def _data(
             {"action": key.action, "keys": list(key.keys), "names": [key_name(k) for k in key.keys], "does": key.does}
             for key in KEYS
         ],
-        "pictures": [_picture(pixels) for pixels in distinct.values()],
-        "panels": [_entry(panel, pictures) for panel in panels],
+        "pictures": [
+            _deep_picture(shown) if shown.dtype == np.uint16 else _picture(shown) for shown in distinct.values()
+        ],
+        "panels": [_entry(panel, pictures, depth) for panel in panels],
     }
 
 
@@ -268,5 +372,6 @@ def _component() -> Any:
 
 
 _HTML, _CSS, _JS = (
-    (Path(__file__).parent / name).read_text("utf-8") for name in ("viewer.html", "viewer.css", "viewer.js")
+    "\n".join((Path(__file__).parent / name).read_text("utf-8") for name in names)
+    for names in (["viewer.html"], ["viewer.css"], ["viewer_pictures.js", "viewer.js"])
 )

@@ -317,17 +317,16 @@ def take_box(analysis: Analysis, box: Box | None) -> None:
 
 
 def section(analysis: Analysis, models: Models, box: Box | None, lime: _jobs.Job | None = None) -> None:
-    """Buttons, the last outcome, and the verdict; runs by itself while the reason is tested.
-
-    `lime` is this analysis's LIME job, if there is one.
-    """
+    """Buttons, the last outcome, and the verdict. `lime` is this analysis's LIME job, if there is one."""
     take_box(analysis, box)
     job = _verdict_job(analysis)
-    every = _jobs.poll_s(job) if job is not None and job.active else None
     st.subheader("What if …", divider="gray")
     st.fragment(what_if)(analysis, models, box)
     st.subheader("Is it the right reason?", divider="gray")
-    st.fragment(verdict_panel, run_every=every)(analysis, models, lime)
+    if job is not None and job.active:
+        _jobs.follow(job, _tested, "cancel-verdict")
+    else:
+        st.fragment(verdict_panel)(analysis, models, lime)
 
 
 def _ask(sha256: str, kind: Kind, controls: int = FEW_CONTROLS) -> None:
@@ -466,17 +465,16 @@ def audit_of(analysis: Analysis) -> CaseAudit | None:
     return found
 
 
+def _tested(trial: Trial | None) -> tuple[float, str]:
+    """How far the tests are."""
+    shown = 0 if trial is None else trial.shown
+    return shown / MOST_SHOWN, f"{shown} edited pictures shown so far"
+
+
 def verdict_panel(analysis: Analysis, models: Models, lime: _jobs.Job | None) -> None:
-    """Start button, progress, cancel; then the verdict."""
+    """Start button; or the verdict."""
     key = _session.maps_key("verdict", analysis)
     job = _verdict_job(analysis)
-    if job is not None and job.active:
-        st.session_state["verdict-active"] = True
-        shown = job.partial.shown if job.partial is not None else 0
-        _jobs.progress(job, shown / MOST_SHOWN, f"{shown} edited pictures shown so far", key="cancel-verdict")
-        return
-    if st.session_state.pop("verdict-active", False):
-        st.rerun()  # the fragment's timer ends with a full run
     found = audit_of(analysis)
     if found is not None:
         show_verdict(found, analysis)

@@ -1,6 +1,5 @@
 """Drop a radiograph, see what a network says, where it looked, and how far to trust the map."""
 
-import time
 from functools import partial
 
 import streamlit as st
@@ -14,7 +13,7 @@ from cxnet.enhance import Enhancement  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
 from cxnet.explain import METHODS  # noqa: E402
 from cxnet.explain.lime import LimeSettings  # noqa: E402
-from pages import _jobs, _map_tests, _panels, _session, _welcome, _whatif  # noqa: E402
+from pages import _jobs, _map_tests, _panels, _session, _uploader, _welcome, _whatif  # noqa: E402
 from pages._viewer import viewer  # noqa: E402
 
 _panels.notice()
@@ -91,40 +90,12 @@ def choose_enhancement(model: str, own: Enhancement) -> Enhancement:
     )
 
 
-#: Once a radiograph is open the uploader is one line, so that the pictures are in sight on a laptop. It stays what it
-#: was, on the page: files can be dropped on it, and its list of files scrolls sideways behind its button.
-COMPACT = """<style>
-.st-key-open [data-testid=stFileUploaderDropzone] { flex-flow: row; align-items: center; min-height: 0; padding: .25rem .5rem; }
-.st-key-open [data-testid=stFileUploaderDropzone] > div { min-width: 0; }
-.st-key-open [data-testid=stFileChips] { flex-flow: row nowrap; overflow: auto; align-items: center; max-height: 3.4rem; }
-.st-key-open [data-testid=stFileChips] > div { display: flex; flex-flow: row nowrap; gap: .5rem; }
-.st-key-open [data-testid=stFileChips] > button { order: -1; flex: none; }
-</style>"""
-
-
 def choose_case() -> str | None:
     """Uploader and picker, in one line once a radiograph is open; None until something was chosen."""
     _session.restore_case()
-    compact = st.session_state.get("case") is not None
-    # the same places in both, or the picker would stand there twice while the first analysis is made
-    st.html(COMPACT if compact else "<style></style>")
-    with st.container(key="open"):
-        first, second, third = st.columns([5, 3, 5] if compact else [7, 3, 5], vertical_alignment="bottom")
-    with first:
-        whole = st.session_state.get("whole-folder", False)
-        st.file_uploader(
-            f"Drop {'a folder' if whole else 'chest radiographs, or a zip'} of PNG, JPEG, WebP, TIFF or DICOM files, "
-            "up to 50 MB each. They stay in this tab's memory.",
-            accept_multiple_files="directory" if whole else True,
-            key=_session.uploader_key(),
-            on_change=_session.take_uploads,
-            label_visibility="collapsed" if compact else "visible",
-        )
-    with second:
-        st.toggle("A whole folder", key="whole-folder", help="For a study on disk: DICOM files need no extension.")
-    for sentence in [*st.session_state.get("upload_errors", []), st.session_state.get("link_error")]:
-        if sentence:
-            st.error(sentence, icon=":material/error:")
+    (third,) = _uploader.uploader(st.session_state.get("case") is not None, 5)
+    if st.session_state.get("link_error"):
+        st.error(st.session_state["link_error"], icon=":material/error:")
     with third:
         case = st.selectbox(
             "Radiograph",
@@ -159,7 +130,7 @@ def empty_state() -> None:
 def show_job(job: _jobs.Job | None, active: bool, drawn: int, submit) -> None:
     """Start button; or progress, cancel, and a fresh drawing when there is more to show."""
     if job is not None and active:
-        st.fragment(follow, run_every=_jobs.poll_s(job))(job, drawn, time.monotonic())
+        _jobs.follow(job, lime_progress, "cancel-lime", drawn)
         return
     if job is not None and job.state == "failed":
         st.error(job.error or "The explanation failed.", icon=":material/error:")
@@ -172,14 +143,11 @@ def show_job(job: _jobs.Job | None, active: bool, drawn: int, submit) -> None:
             st.rerun()
 
 
-def follow(job: _jobs.Job, drawn: int, since: float) -> None:
-    """Progress of LIME; only this small part of the page is run twice a second."""
-    if not job.active or (job.updates > drawn and time.monotonic() - since > _jobs.REDRAW_S):
-        st.rerun()
-    found = job.partial
+def lime_progress(found: Analysis | None) -> tuple[float, str]:
+    """How far LIME is."""
     done = found.explanations["lime"].samples if found is not None and "lime" in found.explanations else 0
     most = settings.lime.samples
-    _jobs.progress(job, done / most, f"LIME: {done} of at most {most} samples", key="cancel-lime")
+    return done / most, f"LIME: {done} of at most {most} samples"
 
 
 def work() -> None:
@@ -244,4 +212,4 @@ if radiograph.notes:
 _panels.output(quick)
 if not quick.lungs.ok:
     _panels.lungs(quick)  # a warning goes before the pictures that it is about
-st.fragment(work)()
+work()

@@ -1,87 +1,6 @@
 // The linked viewer in the browser. Coordinates called "shares" run from 0 to 1 over the radiograph, whatever part of it
 // a panel's picture shows; only draw() and at() know how the view is turned.
 
-const HOME = { x: 0.5, y: 0.5, zoom: 1, level: 127.5, width: 255, invert: false, flip: false, turns: 0 };
-const SHOWN = { opacity: 0.35, colours: "inferno", outline: true, contours: false, superpixels: false, one: -1 };
-const WINDOWS = { full: "all grey levels", lungs: "lungs", bone: "mediastinum and bone", auto: "automatic" };
-const EDGES = ["top", "right", "bottom", "left"];  // clockwise
-const DASHES = { 0.25: [1, 4], 0.5: [7, 5], 0.75: [] };  // told apart without colour
-const HANDLED_BY = {  // keys that a control needs itself
-  BUTTON: [" ", "Enter"],
-  INPUT: [" ", "Enter", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
-};
-
-async function levels(source) {
-  // Grey levels of a PNG, one byte a pixel.
-  const image = new Image();
-  image.src = source;
-  await image.decode();
-  const canvas = document.createElement("canvas");
-  canvas.width = image.naturalWidth;
-  canvas.height = image.naturalHeight;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0);
-  const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  const grey = new Uint8Array(canvas.width * canvas.height);
-  for (let i = 0; i < grey.length; i++) grey[i] = rgba[4 * i];
-  return { width: canvas.width, height: canvas.height, grey, canvas };
-}
-
-function paint(picture, colour) {
-  // Recolour a decoded picture into its own canvas: colour(level) gives 0xAABBGGRR.
-  const table = new Uint32Array(256);
-  for (let i = 0; i < 256; i++) table[i] = colour(i);
-  const context = picture.canvas.getContext("2d");
-  const image = context.createImageData(picture.width, picture.height);
-  const out = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < out.length; i++) out[i] = table[picture.grey[i]];
-  context.putImageData(image, 0, 0);
-}
-
-function make(tag, name, text) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function path(lines, frame, closed) {
-  // A path in shares from flat lists of x and y in shares of a frame.
-  const [left, top, right, bottom] = frame, result = new Path2D();
-  for (const points of lines) {
-    for (let i = 0; i < points.length; i += 2) {
-      const x = left + points[i] * (right - left), y = top + points[i + 1] * (bottom - top);
-      if (i) result.lineTo(x, y); else result.moveTo(x, y);
-    }
-    if (closed) result.closePath();
-  }
-  return result;
-}
-
-function pathOfBorders(superpixels, frame) {
-  const [width, height] = superpixels.size, lines = [], b = superpixels.borders;
-  for (let i = 0; i < b.length; i += 4) lines.push([b[i] / width, b[i + 1] / height, b[i + 2] / width, b[i + 3] / height]);
-  return path(lines, frame, false);
-}
-
-function turnedTo(edge, view) {
-  // Where an edge of the picture is on the screen.
-  let index = EDGES.indexOf(edge);
-  if (view.flip && index % 2) index = 4 - index;
-  return EDGES[(index + view.turns) % 4];
-}
-
-function orientation(view) {
-  // What flips and rotations come to, for the banner and for the tag on each panel.
-  const degrees = { 1: "90° to the right", 2: "180°", 3: "90° to the left" }[view.turns];
-  if (!view.flip && !view.turns) return null;
-  if (!view.flip) return { tag: "ROTATED", text: `View is rotated by ${degrees}` + (view.turns === 2
-    ? " — left and right, and top and bottom, are exchanged." : " — left and right are not at the sides.") };
-  if (!view.turns) return { tag: "FLIPPED", text: "View is flipped — left and right are exchanged." };
-  if (view.turns === 2) return { tag: "FLIPPED", text: "View is flipped — top and bottom are exchanged." };
-  return { tag: "FLIPPED, ROTATED", text: `View is flipped and rotated by ${degrees} — it is a mirror image.` };
-}
-
 function create(root, box) {
   // View and choices outlive a rerun of the page, and even a new copy of this element's insides: they stay with the root.
   const state = root.__viewer || (root.__viewer = { view: { ...HOME }, shown: { ...SHOWN }, subject: null, drawn: {} });
@@ -89,7 +8,7 @@ function create(root, box) {
   const find = (selector) => box.querySelector(selector);
   const opacity = find(".opacity"), colours = find(".colours"), chosenWindow = find(".window"), drawButton = find(".draw");
   const peekButton = find(".peek"), banner = find(".banner"), grid = find(".grid"), dialog = find("dialog");
-  let data = null, send = null, panels = [], pictures = new Map(), tables = {}, run = 0, frame = 0;
+  let data = null, send = null, panels = [], pictures = new Map(), depth = null, tables = {}, run = 0, frame = 0;
   let pictureStale = true, mapStale = true, peeking = false;
 
   function colourMap(name) {
@@ -97,6 +16,7 @@ function create(root, box) {
     return (i) => (0xff000000 | (table[3 * i + 2] << 16) | (table[3 * i + 1] << 8) | table[3 * i]) >>> 0;
   }
   function windowed(i) {
+    // A grey level, of 8 bits or off a curve, through the window.
     let grey = ((i - view.level) / view.width + 0.5) * 255;
     if (view.invert) grey = 255 - grey;
     grey = Math.max(0, Math.min(255, Math.round(grey)));
@@ -210,21 +130,24 @@ function create(root, box) {
     frame = 0;
     if (!panels.length) return;
     const turned = orientation(view);
-    const changed = view.invert || Math.abs(view.level - HOME.level) > 0.5 || Math.abs(view.width - HOME.width) > 0.5;
+    const off = (name) => Math.abs(view[name] - HOME[name]);
+    const changed = view.invert || view.curve !== HOME.curve || off("level") > 0.5 || off("width") > 0.5;
     banner.hidden = !changed && !turned;
     banner.classList.toggle("turned", Boolean(turned));
     const told = (turned ? turned.text + " " : "") + (view.invert ? "Inverted. " : "")
+      + (depth && view.curve ? "This window is shown on the radiograph itself only; other pictures keep the first. " : "")
       + (changed ? "Window changed for viewing only; the network's input is the same." : "Only the view: the network's input is the same.");
     const status = banner.querySelector("span");
     if (status.textContent !== told) status.textContent = told;
-    find(".state").textContent = `W ${Math.round(view.width)} · L ${Math.round(view.level)} · ${view.zoom.toFixed(1)}×`;
+    const told8 = `W ${Math.round(view.width)} · L ${Math.round(view.level)}`;
+    find(".state").textContent = `${depth && windowInUnits(depth, view) || told8} · ${view.zoom.toFixed(1)}×`;
     find("[data-action=flip-horizontal]").setAttribute("aria-pressed", String(view.flip));
     find("[data-action=invert]").setAttribute("aria-pressed", String(view.invert));
     opacity.value = shown.opacity;
     colours.value = shown.colours;
     for (const name of ["outline", "contours", "superpixels"]) find("input." + name).checked = shown[name];
-    const known = Object.entries(data.windows).find(([, [level, width]]) => level === view.level && width === view.width);
-    chosenWindow.value = known ? known[0] : "own";
+    const known = data.windows.find(({ view: at }) => at.level === view.level && at.width === view.width && at.curve === view.curve);
+    chosenWindow.value = known ? known.name : "own";
     if (shown.one >= panels.length) shown.one = -1;
     grid.classList.toggle("alone", shown.one >= 0);
     panels.forEach((panel, index) => {
@@ -233,7 +156,10 @@ function create(root, box) {
       panel.figure.style.maxWidth = `max(220px, calc(82vh * ${aspect(panel)}))`;  // no taller than the window
       panel.lines.hidden = !shown.contours || !panel.levels.length;
     });
-    if (pictureStale) for (const picture of new Set(panels.map((panel) => panel.picture))) paint(picture, windowed);
+    if (pictureStale) for (const picture of new Set(panels.map((panel) => panel.picture))) {
+      const curve = depth && depth.curves[view.curve];
+      paint(picture, picture.grey instanceof Uint16Array ? (i) => windowed(curve[i]) : windowed);
+    }
     if (mapStale) for (const panel of panels) if (panel.map) {
       const table = tables[panel.signed ? "signed" : shown.colours], stops = [];
       paint(panel.map, colourMap(panel.signed ? "signed" : shown.colours));
@@ -283,8 +209,9 @@ function create(root, box) {
     redraw();
   }
   function setWindow(name) {
-    if (!data.windows[name]) return;
-    [view.level, view.width] = data.windows[name];
+    const found = data.windows.find((each) => each.name === name);
+    if (!found) return;
+    Object.assign(view, found.view);
     pictureStale = true; redraw();
   }
   function peek(on) {
@@ -452,8 +379,10 @@ function create(root, box) {
       else if (state.drawn.armed && panel.outline && event.button === 0 && !event.shiftKey) gesture = drawing(panel, event);
       else if (event.button === 2 || event.shiftKey) {
         gesture = dragging(panel, event, (dx, dy) => {
-          view.width = bound(4, view.width + dx, 1020);
-          view.level = bound(0, view.level + dy * 0.6, 255);
+          // a narrow window of a deep picture is set as finely, in its own proportion, as a wide one
+          const limits = reach(depth), fine = depth ? bound(0.02, view.width / 255, 8) : 1;
+          view.width = bound(limits.narrowest, view.width + dx * fine, limits.widest);
+          view.level = bound(limits.lowest, view.level + dy * 0.6 * fine, limits.highest);
           pictureStale = true; redraw();
         });
       } else gesture = dragging(panel, event, (dx, dy) => moveBy(panel, -dx, -dy));
@@ -484,7 +413,7 @@ function create(root, box) {
     for (const panel of panels) {
       const grey = pick(panel.picture, panel.frame, p);
       const parts = [`x ${Math.floor(p.x * data.size[0])}, y ${Math.floor(p.y * data.size[1])}`,
-        grey === undefined ? "not shown to the network" : `grey ${grey}`];
+        grey === undefined ? "not shown to the network" : panel.deep ? valueOf(depth, grey) : `grey ${grey}`];
       if (panel.map) {
         const level = pick(panel.map, panel.mapFrame, p);
         if (level === undefined) parts.push("no map here");
@@ -521,7 +450,7 @@ function create(root, box) {
   }
 
   function fill(panel, entry) {
-    Object.assign(panel, { map: null, superpixels: null }, entry);
+    Object.assign(panel, { map: null, superpixels: null, deep: false }, entry);
     panel.levels = (entry.contours || []).map(({ share, lines }) => ({ share, shape: path(lines, entry.mapFrame, false) }));
     panel.borders = entry.superpixels ? pathOfBorders(entry.superpixels, entry.mapFrame) : null;
   }
@@ -533,21 +462,27 @@ function create(root, box) {
     const [width, height] = data.size, reduced = width / panel.picture.width, count = reduced.toPrecision(2);
     return `x and y count the ${width} × ${height} pixels of the radiograph. `
       + (reduced > 1.005 ? `It is shown at 1/${count} of that width and height: a grey value is the mean of ${count} × ${count} pixels`
-        : "All are shown: a grey value is that of one pixel") + ", as 0 to 255 and before the window.";
+        : "All are shown: a grey value is that of one pixel") + ", "
+      + (panel.deep ? "before the window: on the radiograph itself in the file's own units and at its full depth, elsewhere "
+        + "as 0 to 255 of the 8-bit picture that the network gets." : "as 0 to 255 and before the window.");
   }
 
   async function update(sent, setStateValue) {
     const mine = ++run, decoded = new Map();
-    const keep = async (source) => {
-      if (!decoded.has(source)) decoded.set(source, pictures.has(source) ? pictures.get(source) : levels(source));
+    const keep = async (source, deep) => {
+      if (!decoded.has(source)) decoded.set(source, pictures.has(source) ? pictures.get(source) : levels(source, deep));
       return decoded.get(source);
     };
+    const deeper = sent.depth && depthOf(sent.depth);
     const entries = await Promise.all(sent.panels.map(async (entry) => ({
-      ...entry, picture: await keep(sent.pictures[entry.picture]), map: entry.map ? await levels(entry.map) : null,
+      ...entry, picture: await keep(sent.pictures[entry.picture], entry.deep), map: entry.map ? await levels(entry.map) : null,
     })));
+    const found = await deeper;
     if (mine !== run) return;  // a later rerun of the page was faster
-    data = sent; send = setStateValue; pictures = decoded;
+    data = sent; send = setStateValue; pictures = decoded; depth = found;
     if (state.subject !== data.subject) { state.subject = data.subject; Object.assign(view, HOME); }
+    const curves = depth ? depth.curves.length : 1;  // a window of the lungs may be gone
+    if (view.curve >= curves) Object.assign(view, { level: HOME.level, width: HOME.width, curve: HOME.curve });
     // A box belongs to the radiograph that it was drawn on: x, y, x, y in shares.
     if (state.drawn.radiograph !== data.radiograph) state.drawn = { radiograph: data.radiograph, sides: null, armed: false };
     for (const [name, text] of Object.entries(data.tables)) tables[name] = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -569,11 +504,12 @@ function create(root, box) {
       fill(panel, { ...entry, name: title });
     });
     find(".detail").textContent = detail();
+    box.classList.toggle("deep", Boolean(depth));
     find(".for-contours").hidden = !panels.some((panel) => panel.levels.length);
     find(".for-superpixels").hidden = !panels.some((panel) => panel.borders);
     find(".opacity").closest("label").hidden = colours.closest("label").hidden = peekButton.hidden
       = !panels.some((panel) => panel.map);
-    chosenWindow.replaceChildren(...Object.keys(data.windows).map((name) => new Option(WINDOWS[name], name)),
+    chosenWindow.replaceChildren(...data.windows.map(({ name, title }) => new Option(title, name)),
       Object.assign(new Option("as dragged", "own"), { hidden: true }));
     find("dialog dl").replaceChildren(...data.keys.map(({ names, does }) => {
       const line = make("div"), keys = make("dt");

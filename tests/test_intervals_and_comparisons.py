@@ -117,6 +117,22 @@ def test_auc_intervals_agree_with_single_figures_and_delong() -> None:
     assert area.value == pytest.approx(single.difference + 0.5)
 
 
+def test_progress_is_told_and_may_stop_the_work() -> None:
+    true, probabilities = draw(60)
+    ids = [str(n) for n in range(60)]
+    told: list[float] = []
+    found = auc_intervals(true, probabilities, ids, CLASSES, resamples=100, progress=told.append)
+    assert told == [done / 100 for done in range(100)]
+    assert found == auc_intervals(true, probabilities, ids, CLASSES, resamples=100)
+
+    def stop(share: float) -> None:
+        if share >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        auc_intervals(true, probabilities, ids, CLASSES, resamples=100, progress=stop)
+
+
 def test_auc_intervals_can_be_withheld_and_explain_themselves() -> None:
     true, probabilities = draw(60)
     for found in (

@@ -105,6 +105,69 @@ def test_a_second_job_is_not_put_off_by_those_who_come_back(runner: _jobs.Runner
     assert order == ["a-lime", "b", "a-verdict", "b", "b", "b"]
 
 
+class Long:
+    """A job that gives way, one value a call of :meth:`more`."""
+
+    def __init__(self, runner: _jobs.Runner, order: list[str], values: int = 3) -> None:
+        self._order, self._values, self._go = order, values, threading.Semaphore(0)
+        self.job = runner.submit(self._work, "long", "batch", gives_way=True)
+        until(lambda: self.job.state == "running")
+
+    def _work(self, cancel: threading.Event) -> Iterator[int]:
+        for number in range(self._values):
+            while not self._go.acquire(timeout=0.01):
+                if cancel.is_set():
+                    return
+            self._order.append(f"value {number}")
+            yield number
+
+    def more(self, count: int = 1) -> None:
+        self._go.release(count)
+
+
+def test_long_work_gives_way_between_its_values_and_goes_on(runner: _jobs.Runner) -> None:
+    order: list[str] = []
+    long = Long(runner, order)
+
+    def other(cancel: threading.Event) -> Iterator[None]:
+        assert long.job.state == "queued" and long.job.active and runner.position(long.job) == 1
+        order.append("other")
+        yield None
+
+    one = runner.submit(other, "a", "lime")
+    assert (one.state, runner.position(one)) == ("queued", 1)
+    long.more()
+    until(lambda: not one.active)
+    assert (one.state, one.error) == ("done", None)
+    long.more(2)
+    until(lambda: not long.job.active)
+    assert order == ["value 0", "other", "value 1", "value 2"]
+    assert (long.job.state, long.job.updates, long.job.partial) == ("done", 3, 2)
+
+
+def test_long_work_does_not_give_way_to_its_own_session(runner: _jobs.Runner) -> None:
+    order: list[str] = []
+    long = Long(runner, order)
+    own = runner.submit(lambda cancel: iter([order.append("own")]), "long", "lime")
+    long.more(3)
+    until(lambda: not own.active)
+    assert order == ["value 0", "value 1", "value 2", "own"]
+
+
+def test_long_work_can_be_cancelled_while_it_has_given_way(runner: _jobs.Runner) -> None:
+    order: list[str] = []
+    long = Long(runner, order)
+    other = runner.submit(endless, "a", "lime")
+    long.more()
+    until(lambda: other.state == "running")
+    assert long.job.state == "queued"
+    runner.cancel(long.job)
+    assert (long.job.state, long.job.ended.is_set(), long.job.partial) == ("cancelled", True, 0)
+    runner.cancel(other)
+    until(lambda: not other.active)
+    assert other.ended.is_set() and order == ["value 0"]
+
+
 def test_a_new_job_takes_the_place_of_the_sessions_older_one(runner: _jobs.Runner) -> None:
     recorder = Recorder(runner)
     older, other = recorder.ask("a", "lime", "old"), recorder.ask("b", "lime")

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from cxnet.analysis import Models, Settings
 from cxnet.enhance import Enhancement
+from cxnet.errors import SettingsError
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph
 from pages import _jobs, _memory, _session
@@ -283,3 +284,52 @@ def test_five_folds_by_turns_are_loaded_once(monkeypatch: pytest.MonkeyPatch) ->
         assert len({id(_session.models(f"any/fold-{fold}").segmenter) for fold in range(5)}) == 1
     finally:
         _session._classifier.clear()  # or other tests would be given these
+
+
+# ------------------------------------------------------------------------------------------------- what it may use
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int | None]:
+    """The limit with a variable, and files as Linux has them."""
+
+    def limit(said: str | None = None, *files: str) -> int | None:
+        monkeypatch.delenv("CXNET_MEMORY_MB", raising=False)
+        if said is not None:
+            monkeypatch.setenv("CXNET_MEMORY_MB", said)
+        for number, text in enumerate(files):
+            (tmp_path / str(number)).write_text(text, "ascii")
+        monkeypatch.setattr(_memory, "_LIMITS", [str(tmp_path / str(number)) for number in range(len(files))] + ["no"])
+        return _memory.limit_bytes.__wrapped__()
+
+    return limit
+
+
+def test_the_limit_is_the_variable_s_or_the_container_s(limits: Callable[..., int | None]) -> None:
+    assert limits() is None
+    assert limits("600", f"{512 << 20}") == 600 << 20
+    assert limits(None, "max\n") is None
+    assert limits(None, f"{512 << 20}\n", f"{700 << 20}\n") == 512 << 20
+    assert limits(None, "9223372036854771712\n") is None  # of the first version, for none
+    for said in ("lots", "-5", "511", "1.5"):
+        with pytest.raises(SettingsError, match="at least 512"):
+            limits(said)
+
+
+def test_what_the_server_uses_grows_with_what_it_holds() -> None:
+    before = _memory.resident_bytes()
+    if before is None:
+        pytest.skip("the system does not say what a process uses")
+    held = np.ones(64 << 20, np.uint8)
+    assert _memory.resident_bytes() - before > 60 << 20
+    assert held.all()
+
+
+def test_a_server_is_full_at_four_fifths(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[None] = []
+    monkeypatch.setattr(_memory, "give_back_soon", lambda: given_back.append(None))
+    for limit, used, more, full in ((1000, 800, 0, False), (1000, 800, 1, True), (None, 800, 10**12, False)):
+        monkeypatch.setattr(_memory, "limit_bytes", lambda limit=limit: limit)
+        monkeypatch.setattr(_memory, "resident_bytes", lambda used=used: used)
+        assert _memory.full(more) is full
+    assert len(given_back) == 1  # what nobody needs goes before the next one asks

@@ -6,7 +6,10 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +258,47 @@ def test_intervals_say_that_they_are_over_patients(listed: Path) -> None:
     )  # fmt: skip
     by_source = next(d.value for d in at.dataframe if "Source" in d.value.columns).set_index("Source")
     assert f"({expected.low:.2f} – {expected.high:.2f})" in by_source.loc["hospital c", "accuracy"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_takes_long_waits_for_a_button_and_is_a_job(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run_data, "SECONDS_PER_DRAW", 1e-5)
+    _run_data._ranked.clear()
+
+    def f1(at: AppTest) -> pd.DataFrame:
+        return metrics_of(at).query("Figure == 'macro F1'")
+
+    at = opened(run="alpha")
+    assert list(f1(at)["95 % interval"]) == [""] and "not resampled" in f1(at)["Interval, or why none"].iloc[0]
+    at.button(key="runs-resample").click().run()
+    (job,) = at.session_state["jobs"].values()
+    until(lambda: not job.active)
+    assert (job.state, job.error) == ("done", None)
+    at.run()
+    assert not at.exception
+    selection = _run_data.select(runs.open_run(listed / "alpha"), None)
+    (known,) = (m for m in _run_data.ranked(selection, 500, None) if m.name == "macro F1")
+    assert list(f1(at)["95 % interval"]) == [f"{known.low:.3f} – {known.high:.3f}"]
+    assert "runs-resample" not in {button.key for button in at.button}
+
+
+def test_resampling_stops_when_told_and_keeps_nothing(listed: Path) -> None:
+    _run_data._ranked.clear()
+    selection, cancel = _run_data.select(runs.open_run(listed / "alpha"), None), threading.Event()
+    work = _run_data.resampling(selection, 2000, None, cancel)
+    trial = next(work)
+    threading.Timer(0.3, cancel.set).start()
+    assert list(work) == []
+    assert 0 < trial.share < 1 and not trial.complete
+    done = list(_run_data.resampling(selection, 100, None, threading.Event()))[-1]
+    assert done.complete
+    assert _run_data.ranked(selection, 100, None) == _run_data._ranked.__wrapped__(selection.key, 100, None, selection)
 
 
 def test_cells_and_exports_name_their_interval(listed: Path) -> None:

@@ -180,7 +180,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> Uploads:
 def test_files_are_counted_by_session_until_they_are_read(uploads: Uploads) -> None:
     assert uploads.puts("a", one=1, two=2, three=3, four=4, five=5) == [204, 204, 204, 413, 413]
     assert uploads.puts("b", one=1) == [204]
-    assert (_server.refused("a"), _server.refused("a"), _server.refused("b")) == (2, 0, 0)
+    assert [_server.refused(session)[413] for session in ("a", "a", "b")] == [2, 0, 0]
     uploads.files.remove_file("a", "two")  # the page has read it
     assert uploads.puts("a", four=4, five=5) == [204, 413]
 
@@ -204,9 +204,28 @@ def test_files_on_their_way_count(uploads: Uploads) -> None:
     assert finished(all_at_once()) == [204, 204, 204, 413, 413]
 
 
+def test_a_server_whose_memory_is_full_takes_nothing(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 MB that it may use it fills 800; what is on its way to others counts."""
+    monkeypatch.setattr(_server._memory, "limit_bytes", lambda: 1000 << 20)
+    monkeypatch.setattr(_server._memory, "resident_bytes", lambda: 740 << 20)
+    assert uploads.puts("a", one=61 << 20, two=60 << 20) == [503, 204]
+    assert _server.refused("a") == {503: 1} and not _server.refused("b")
+
+    async def beside_another() -> list[int]:
+        uploads.wait = True
+        other = asyncio.create_task(uploads.put("b", "one", 40 << 20))
+        await asyncio.sleep(0.01)
+        later = asyncio.create_task(uploads.put("a", "three", 30 << 20))
+        await asyncio.sleep(0.01)
+        uploads.go.set()
+        return [await other, await later]
+
+    assert finished(beside_another()) == [204, 503]
+
+
 def test_who_was_not_let_in_and_who_is_gone_upload_nothing(uploads: Uploads) -> None:
     assert uploads.puts("stranger", one=1) == [403]
-    assert _server.refused("stranger") == 0
+    assert not _server.refused("stranger")
     _server.let_in("gone")
     _server.let_in("c")
     assert set(_server._sessions) == {"a", "b", "c"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import read_radiograph
-from pages import _session
+from pages import _memory, _session
 
 ROOT = Path(__file__).parents[1]
 SIDE = 320
@@ -182,6 +183,20 @@ def test_one_slow_file_is_taken_and_nothing_is_said_that_is_not_so(
     Slow(monkeypatch, 70)
     assert drop(at, PICTURES[0]) == []
     assert kept(at) == [case(0)]
+
+
+def test_a_full_server_reads_no_more_and_says_so(at: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter([100, 100, 900, 900, 100, 100])
+    monkeypatch.setattr(_memory, "limit_bytes", lambda: 1000)
+    monkeypatch.setattr(_memory, "resident_bytes", lambda: next(used))
+    (told,) = drop(at, *PICTURES[:5])
+    assert told.startswith("From file 3 on: No more was read, as the server's memory is full")
+    assert kept(at) == [case(0), case(1)]
+    monkeypatch.setattr(_session._server, "refused", lambda session: Counter({503: 3}))
+    monkeypatch.setattr(_memory, "resident_bytes", lambda: 100)
+    (told,) = drop(at, PICTURES[2])
+    assert told.startswith("3 files were not taken, as the server's memory is full")
+    assert kept(at) == [case(0), case(1), case(2)]
 
 
 def test_the_page_shows_the_sentence_and_the_radiographs() -> None:

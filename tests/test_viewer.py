@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 from cxnet.analysis import Analysis, Models
 from cxnet.explain import Explanation
 from cxnet.lungs import Crop
-from cxnet.radiograph import Radiograph, read_radiograph
+from cxnet.radiograph import Depth, Radiograph, Window, read_radiograph
 from pages import _panels, _viewer
 from pages._viewer import KEYS, WHOLE, Panel, key_name
 
@@ -137,7 +137,7 @@ def test_keys_are_unique_and_ohif_s_are_ohif_s() -> None:
 
 
 def test_the_browser_knows_every_action() -> None:
-    script = (Path(_viewer.__file__).parent / "viewer.js").read_text("utf-8")
+    script = _viewer._JS
     table = script[script.index("const actions = {") : script.index('box.addEventListener("keydown"')]
     known = set(re.findall(r'^    "?([a-z-]+)"?: \(\) =>', table, re.MULTILINE))
     assert known == {entry.action for entry in KEYS}
@@ -209,6 +209,13 @@ def test_maps_of_a_network_that_sees_a_part_stay_in_that_part() -> None:
         whole, seen, cam, lime = _panels.panels(cast(Analysis, analysis), cast(Models, models), "original", False)
         analysis.radiograph = Radiograph(ramp(), "0" * 64, "DICOM", {"ViewPosition": "AP"})
         told = _panels.panels(cast(Analysis, analysis), cast(Models, models), "original", False)[0]
+        deep = Depth(np.eye(4, dtype=np.uint16), 0, 1, 1, 1, False, (Window("window 1"),), "0" * 64)
+        analysis.radiograph = Radiograph(ramp(), "0" * 64, "DICOM", depth=deep)
+        depths = [
+            panel.depth for panel in _panels.panels(cast(Analysis, analysis), cast(Models, models), "original", False)
+        ]
+    # what the network sees stays as it gets it
+    assert depths == [deep, None, deep, deep]
     assert whole.badge == "" and told.badge == "view AP, as the file says" and "view AP" in told.description
     part = (0.25, 0.1, 0.75, 0.6)
     assert whole.frame == WHOLE and seen.frame == part and cam.heatmap_frame == lime.heatmap_frame == part

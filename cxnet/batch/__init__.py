@@ -2,6 +2,7 @@
 
 Two tiers: "fast" predicts, finds the lungs, maps (Grad-CAM) and measures; "full" also makes the causal tests and
 judges (:func:`cxnet.verdict.audit`). Either can have LIME too. What is written stands in :mod:`cxnet.wrong_reasons`.
+A radiograph that is in memory already has its row from :func:`audit_radiograph`.
 
 Every finished case is a line of ``.audit-<tier>.jsonl`` in the output folder at once. A later call with the same
 settings and networks takes these over, and removes the file when the table is written. A file that cannot be used,
@@ -17,7 +18,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,10 +27,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from cxnet import __version__
 from cxnet.analysis import NOTICE
-from cxnet.batch.case import LIME_COLUMNS, STABILITY, Row, audit_case, properties, settings_of
+from cxnet.batch.case import LIME_COLUMNS, STABILITY, Row, audit_case, audit_radiograph, properties, settings_of
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
@@ -38,24 +41,45 @@ from cxnet.weights import card
 from cxnet.writing import write_files
 from cxnet.wrong_reasons import PROPERTIES, SCHEMA, Tier
 
-__all__ = ["Plan", "Task", "audit_case", "in_processes", "on_scheduler", "plan", "properties", "run_audit"]
+__all__ = [
+    "Plan", "Row", "Task", "audit_case", "audit_radiograph", "files", "in_processes", "on_scheduler", "plan",
+    "properties", "run_audit", "settings_told", "table",
+]  # fmt: skip
 
 SAY_EVERY_S = 10.0
 
 Say = Callable[[str], None]
 
 
-def _settings(planned: Plan, tier: Tier) -> dict[str, Any]:
-    """Everything that rows depend on besides the files."""
-    first = planned.tasks[0]
-    analysis = asdict(settings_of(first))
+def settings_told(
+    models: Mapping[str, str], classes: Sequence[str], tier: Tier, *, run: str | None = None, lime_seeds: int = 0
+) -> dict[str, Any]:
+    """Everything that rows depend on besides the files.
+
+    Parameters
+    ----------
+    models : mapping of str to str
+        Name of each network that is asked → checksum of its weights.
+    classes : sequence of str
+    tier : {"fast", "full"}
+    run : str, optional
+        Name of the run, of which it is an audit.
+    lime_seeds : int
+        As :class:`Task` has it.
+
+    Returns
+    -------
+    dict
+        Plain values for the ``.json`` beside a table.
+    """
+    analysis = asdict(settings_of(next(iter(models)), lime_seeds))
     analysis.pop("model")
     found = {
         "schema": SCHEMA,
         "tier": tier,
-        "run": planned.run,
-        "classes": list(planned.classes),
-        "models": {task.model: task.model_sha256 for task in planned.tasks},
+        "run": run,
+        "classes": list(classes),
+        "models": dict(models),
         "segmenter_sha256": card("unet").sha256,
         "analysis": analysis,
         "thresholds": asdict(thresholds()) if tier == "full" else None,
@@ -66,7 +90,7 @@ def _settings(planned: Plan, tier: Tier) -> dict[str, Any]:
             "openvino": version("openvino"),
         },
     }
-    return found | {"lime_seeds": first.lime_seeds} if first.lime_seeds else found
+    return found | {"lime_seeds": lime_seeds} if lime_seeds else found
 
 
 def _hash(settings: Mapping[str, Any]) -> str:
@@ -132,7 +156,8 @@ def run_audit(
     if not 1 <= workers <= 256:
         raise SettingsError(f"Workers must be from 1 to 256; received {workers}.")
     tier = planned.tasks[0].tier
-    settings = _settings(planned, tier)
+    networks = {task.model: task.model_sha256 for task in planned.tasks}
+    settings = settings_told(networks, planned.classes, tier, run=planned.run, lime_seeds=planned.tasks[0].lime_seeds)
     of_settings = _hash(settings)
     out.mkdir(parents=True, exist_ok=True)
     journal = out / f".audit-{tier}.jsonl"
@@ -155,8 +180,9 @@ def run_audit(
                 file.flush()
                 rows[task] = json.loads(line)
                 progress.one(rows[task]["error"])
-    path = _write(planned, rows, settings, out / f"audit-{tier}.parquet")
+    write_files(out, files(list(rows.values()), settings, notes=planned.notes, stored=planned.stored))
     journal.unlink()
+    path = out / f"audit-{tier}.parquet"
     return path, sum(row["error"] is not None for row in rows.values())
 
 
@@ -185,36 +211,67 @@ class _Progress:
         )
 
 
-def _write(planned: Plan, rows: Mapping[Task, Row], settings: Mapping[str, Any], path: Path) -> Path:
-    """The table, then its description; each beside its destination first, so that no half-written file stands there."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
+def table(rows: Sequence[Row], lime_seeds: int = 0) -> pa.Table:
+    """Rows as a table with the columns and types of :mod:`cxnet.wrong_reasons`, whatever happens to be null.
 
-    ordered = sorted(rows.values(), key=lambda row: (row["case"], -1 if row.get("fold") is None else row["fold"]))
+    Parameters
+    ----------
+    rows : sequence of dict
+        As :func:`audit_case` gives them, in any order.
+    lime_seeds : int
+        As :class:`Task` has it.
+
+    Returns
+    -------
+    pyarrow.Table
+        Sorted by case and fold.
+    """
+    ordered = sorted(rows, key=lambda row: (row["case"], -1 if row.get("fold") is None else row["fold"]))
     names = list(dict.fromkeys(name for row in sorted(ordered, key=len, reverse=True) for name in row))
     needed = ["predicted", "in_lung", "lift", "z", "lungs_area", *PROPERTIES]
-    if settings.get("lime_seeds"):
-        needed += [*LIME_COLUMNS, *(STABILITY if settings["lime_seeds"] > 1 else ())]
+    if lime_seeds:
+        needed += [*LIME_COLUMNS, *(STABILITY if lime_seeds > 1 else ())]
     lacking = [name for name in needed if name not in names]
-    columns = {name: _typed([row.get(name) for row in ordered], pa, name) for name in [*names, *lacking]}
+    return pa.table({name: _typed([row.get(name) for row in ordered], name) for name in [*names, *lacking]})
+
+
+def files(
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    stored: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:
+    """The table ``audit-<tier>.parquet`` and its description, the ``.json``, by file name.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As :func:`audit_case` gives them, in any order.
+    settings : mapping
+        As :func:`settings_told` gives them.
+    notes : sequence of str
+        What was left out and why, a sentence each.
+    stored : mapping of case to str, optional
+        The class that a run's table calls for each case.
+    """
+    stored, name = stored or {}, f"audit-{settings['tier']}"
     described = dict(settings) | {
         "notice": NOTICE,
-        "cases": len(ordered),
-        "errors": sum(row["error"] is not None for row in ordered),
-        "left_out": list(planned.notes),
+        "cases": len(rows),
+        "errors": sum(row["error"] is not None for row in rows),
+        "left_out": list(notes),
         "changed_answers": sum(
-            row["error"] is None and row["predicted"] != planned.stored.get(row["case"], row["predicted"])
-            for row in ordered
+            row["error"] is None and row["predicted"] != stored.get(row["case"], row["predicted"]) for row in rows
         ),
-        "verdicts": dict(sorted(Counter(row["verdict"] for row in ordered if row.get("verdict")).items())),
+        "verdicts": dict(sorted(Counter(row["verdict"] for row in rows if row.get("verdict")).items())),
     }
-    table = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns), table, compression="zstd")
-    content = table.getvalue().to_pybytes()
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table(rows, settings.get("lime_seeds", 0)), buffer, compression="zstd")
+    content = buffer.getvalue().to_pybytes()
     described["sha256"] = hashlib.sha256(content).hexdigest()
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_files(path.parent, {path.name: content, path.with_suffix(".json").name: text.encode()})
-    return path
+    return {f"{name}.parquet": content, f"{name}.json": text.encode()}
 
 
 _WORDS = frozenset(
@@ -225,7 +282,7 @@ _COUNTS = frozenset({"fold", "thresholds_version", "passes", "lime_samples"})
 _FLAGS = frozenset({"lungs_ok", "map_key", "causal_key", "lime_stable"})
 
 
-def _typed(values: list[Any], pa: Any, name: str) -> Any:
+def _typed(values: list[Any], name: str) -> pa.Array:
     """A column whose type does not depend on what happens to be null."""
     if name in _WORDS:
         return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -16,9 +16,9 @@ from cxnet.audit.localisation import zones
 from cxnet.batch.planning import Task
 from cxnet.errors import CxnetError, DatasetError
 from cxnet.explain.lime import csi, explain_lime, vsi
-from cxnet.radiograph import open_radiograph
+from cxnet.radiograph import Radiograph, open_radiograph
 from cxnet.verdict import CaseAudit, audit
-from cxnet.wrong_reasons import FIGURES, PROPERTIES
+from cxnet.wrong_reasons import FIGURES, PROPERTIES, Tier
 
 #: Longer side of the picture on which sharpness is measured.
 SHARPNESS_PX = 640
@@ -74,29 +74,59 @@ def properties(pixels: NDArray[np.uint8]) -> dict[str, float]:
     return dict(zip(PROPERTIES, values, strict=True))
 
 
-def settings_of(task: Task) -> Settings:
-    """The product's own, with LIME where the task asks for it."""
-    return Settings(model=task.model, methods=("grad-cam", "lime") if task.lime_seeds else ("grad-cam",))
+def settings_of(model: str, lime_seeds: int = 0) -> Settings:
+    """The product's own for this network, with LIME where it is asked for."""
+    return Settings(model=model, methods=("grad-cam", "lime") if lime_seeds else ("grad-cam",))
 
 
-def audit_case(task: Task, models: Models) -> Row:
-    """One row of the table: plain values by column; with `error` where the file cannot be used."""
-    row: Row = {"case": task.case, "file": task.file}
-    row |= dict.fromkeys(("fold", "group", "source", "view", "true")) | dict(task.known)
-    row |= {"model": task.model, "model_sha256": task.model_sha256, "error": None}
+def audit_radiograph(radiograph: Radiograph, models: Models, tier: Tier, *, lime_seeds: int = 0) -> Row:
+    """One row of the table for a radiograph in memory.
+
+    Parameters
+    ----------
+    radiograph : Radiograph
+    models : Models
+        The network that is asked, and the lung segmenter.
+    tier : {"fast", "full"}
+    lime_seeds : int
+        How often LIME explains it too; 0 for not at all.
+
+    Returns
+    -------
+    dict
+        Plain values by column, as :mod:`cxnet.wrong_reasons` names them; `file` and what else only a run or a folder
+        knows is None. Where the radiograph cannot be audited, `error` says why as a sentence.
+    """
+    card = models.classifier.card
+    row = _head(radiograph.sha256, card.name, card.sha256)
     try:
-        radiograph = open_radiograph(task.path)
-        if radiograph.sha256 != task.case:
-            raise DatasetError("The file has changed: its sha256 is not the case's id; restore it from where it came.")
-        analysis = analyse(radiograph, models, settings_of(task))
+        analysis = analyse(radiograph, models, settings_of(card.name, lime_seeds))
         row |= _from_analysis(analysis) | properties(radiograph.pixels)
-        if task.lime_seeds:
-            row |= _from_lime(analysis, models, task.lime_seeds)
-        if task.tier == "full":
+        if lime_seeds:
+            row |= _from_lime(analysis, models, lime_seeds)
+        if tier == "full":
             row |= _from_audit(audit(analysis, models, tier="full"))
     except CxnetError as error:
         row["error"] = str(error)
     return row
+
+
+def audit_case(task: Task, models: Models) -> Row:
+    """One row of the table: plain values by column; with `error` where the file cannot be used."""
+    try:
+        radiograph = open_radiograph(task.path)
+        if radiograph.sha256 != task.case:
+            raise DatasetError("The file has changed: its sha256 is not the case's id; restore it from where it came.")
+        row = audit_radiograph(radiograph, models, task.tier, lime_seeds=task.lime_seeds)
+    except CxnetError as error:
+        row = _head(task.case, task.model, task.model_sha256) | {"error": str(error)}
+    return row | {"file": task.file} | dict(task.known)
+
+
+def _head(case: str, model: str, checksum: str) -> Row:
+    """The columns that every row begins with."""
+    row: Row = {"case": case} | dict.fromkeys(("file", "fold", "group", "source", "view", "true"))
+    return row | {"model": model, "model_sha256": checksum, "error": None}
 
 
 def _from_analysis(analysis: Analysis) -> Row:

@@ -4,6 +4,8 @@ The format is decided by the bytes, never by the name. Size limits are checked b
 DICOM file only the technical tags of :data:`KEPT_TAGS` outlive reading; names, ids, dates and descriptions do not,
 and no error message holds a value of the file.
 
+Besides the 8 bits that a network gets, :class:`Depth` holds what the file has beyond them, for looking only.
+
 Grey values of a DICOM file follow PS3.3: Modality LUT (C.11.1), then VOI LUT or window (C.11.2), then, last, the
 inversion of MONOCHROME1 (C.7.6.3.1.2).
 
@@ -28,17 +30,32 @@ from numpy.typing import NDArray
 
 from cxnet.errors import DamagedFile, OutOfScope, RadiographError, SettingsError, TooLarge, UnsupportedFormat
 from cxnet.radiograph._archive import MAX_BYTES, is_archive, is_no_radiograph, members
+from cxnet.radiograph._depth import AS_GIVEN, DEPTH_SIDE_PX, Depth, Window, depth_of_picture
 from cxnet.radiograph._dicom import EXPORT, KEPT_TAGS, decode_dicom, looks_like_bare_dicom, numbers, read_dicom, render
-from cxnet.radiograph._picture import MAX_ASPECT, MAX_PIXELS, MIN_SIDE_PX, check_size, decode_picture, grey, kind_of
+from cxnet.radiograph._picture import (
+    MAX_ASPECT,
+    MAX_PIXELS,
+    MIN_SIDE_PX,
+    check_size,
+    decode_picture,
+    ends,
+    grey,
+    kind_of,
+    scaled,
+)
 from cxnet.radiograph._view import directions
 
 __all__ = [
+    "AS_GIVEN",
+    "DEPTH_SIDE_PX",
     "KEPT_TAGS",
     "MAX_ASPECT",
     "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE_PX",
+    "Depth",
     "Radiograph",
+    "Window",
     "is_no_radiograph",
     "open_radiograph",
     "open_radiographs",
@@ -68,6 +85,9 @@ class Radiograph:
         Between rows and between columns, where the file says so.
     notes : tuple of str
         What a reader of the picture should know, a sentence each.
+    depth : Depth or None
+        What the file holds beyond 8 bits, for looking; None where that is nothing. It belongs to the file, so a copy with
+        another checksum, as of edited pixels, has none.
     """
 
     pixels: NDArray[np.uint8]
@@ -76,6 +96,7 @@ class Radiograph:
     tags: Mapping[str, str] = field(default_factory=dict)
     pixel_spacing_mm: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    depth: Depth | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or self.pixels.dtype != np.uint8 or self.pixels.size == 0:
@@ -86,6 +107,8 @@ class Radiograph:
         pixels.setflags(write=False)
         object.__setattr__(self, "pixels", pixels)
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+        if self.depth is not None and self.depth.sha256 != self.sha256:
+            object.__setattr__(self, "depth", None)
 
     @property
     def patient_left(self) -> str | None:
@@ -162,7 +185,7 @@ def read_radiograph(data: bytes) -> Radiograph:
     -------
     Radiograph
         16-bit pictures are scaled to 8 bits, colour is made grey, alpha is composed over black, EXIF rotation is
-        applied.
+        applied. What goes beyond 8 bits is in its `depth`.
 
     Raises
     ------
@@ -177,23 +200,32 @@ def read_radiograph(data: bytes) -> Radiograph:
         raise UnsupportedFormat("This is a zip archive, and one radiograph is wanted here; unpack it first.")
     notes: list[str] = []
     tags: dict[str, str] = {}
-    spacing = None
+    spacing = depth = None
+    sha256 = hashlib.sha256(data).hexdigest()
     if data[128:132] == b"DICM" or looks_like_bare_dicom(data):
         picture, encoded = _guarded("DICOM", lambda: read_dicom(data, notes))
         name, tags, spacing = "DICOM", picture.tags, picture.spacing
         apart = _told("DICOM", encoded.decode_apart) if encoded.apart else None
         stored = _guarded("DICOM", lambda: decode_dicom(picture, encoded, apart))
-        pixels = grey(stored, notes) if stored.ndim == 3 else render(picture, stored, notes)
+        if stored.ndim == 3:
+            pixels = grey(stored, notes)
+        else:
+            pixels, depth = render(picture, stored, notes, sha256)
     else:
         kind, name = kind_of(data)
-        pixels = grey(_guarded(name, lambda: decode_picture(data, kind, notes)), notes)
+        decoded = _guarded(name, lambda: decode_picture(data, kind, notes))
+        if decoded.ndim == 3 or decoded.dtype == np.uint8:
+            pixels = grey(decoded, notes)
+        else:
+            values, black, white = ends(decoded, notes)
+            pixels, depth = scaled(values, black, white), depth_of_picture(values, black, white, sha256)
     if int(pixels.min()) == int(pixels.max()):
         raise OutOfScope(
             "Every pixel of this picture has the same value, so there is nothing to read; choose another file."
         )
     height, width = pixels.shape
     check_size(width, height)
-    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), name, tags, spacing, tuple(notes))
+    return Radiograph(pixels, sha256, name, tags, spacing, tuple(notes), depth)
 
 
 def read_radiographs(data: bytes) -> Iterator[tuple[int | None, Radiograph | RadiographError]]:

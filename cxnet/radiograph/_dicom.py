@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.errors import DamagedFile, OutOfScope, UnsupportedFormat
 from cxnet.radiograph._codestream import PLUGINS, Encoded
+from cxnet.radiograph._depth import AS_GIVEN, Depth, Scale, Window, reduced, tells_more, title_of
 from cxnet.radiograph._picture import blocks, check_size, scaled
 from cxnet.radiograph._view import check_view
 
@@ -41,6 +42,11 @@ _OTHER_PARTS = (
     "ABDOMEN", "PELVIS", "LEG", "FOOT", "ANKLE", "KNEE", "HAND", "WRIST", "ELBOW", "SKULL", "HEAD", "NECK", "SPINE",
     "HIP", "FEMUR", "TIBIA", "FINGER", "TOE", "FOREARM", "HUMERUS", "SHOULDER", "BREAST", "JAW", "EXTREMITY",
 )  # fmt: skip
+
+#: Windows, and lookup tables, of a file that are read.
+MAX_WINDOWS = 8
+#: A window of width 1 is a step (PS3.3 C.11.2.1.2.1).
+_NARROWEST = 1e-9
 
 EXPORT = "export the radiograph as an uncompressed DICOM, PNG or JPEG file"
 
@@ -73,10 +79,11 @@ class Dicom:
     slope: float
     intercept: float
     modality_table: _Table | None
-    has_voi_table: bool
-    voi_table: _Table | None
+    voi_tables: list[_Table | None]
+    voi_titles: list[str]
     centres: list[float]
     widths: list[float]
+    window_titles: list[str]
     function: str
     tags: dict[str, str]
     spacing: tuple[float, float] | None
@@ -88,7 +95,8 @@ _READ_TAGS = (
     "PatientAge",
     "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData",
+    "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
+    "VOILUTFunction", "PixelData",
 )  # fmt: skip
 
 
@@ -155,8 +163,9 @@ def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
     if not syntax.is_encapsulated and _whole(dataset, "HighBit", stored_bits - 1) != stored_bits - 1:
         raise UnsupportedFormat(f"The bits of a pixel lie in an unusual place in this DICOM file; {EXPORT}.")
     slope, intercept = _rescale(dataset, notes)
-    modality_table = _table(dataset, "ModalityLUTSequence", signed)
-    if modality_table is None and dataset.get("ModalityLUTSequence"):
+    modality_items, voi_items = _items(dataset, "ModalityLUTSequence"), _items(dataset, "VOILUTSequence")
+    modality_table = _table(dataset, modality_items[0], signed) if modality_items else None
+    if modality_table is None and modality_items:
         raise DamagedFile(f"The modality lookup table of the DICOM file is damaged; {EXPORT}.")
     if modality_table is not None:
         voi_signed = False
@@ -172,10 +181,11 @@ def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
         slope,
         intercept,
         modality_table,
-        bool(dataset.get("VOILUTSequence")),
-        _table(dataset, "VOILUTSequence", voi_signed),
-        numbers(dataset.get("WindowCenter")),
-        numbers(dataset.get("WindowWidth")),
+        [_table(dataset, item, voi_signed) for item in voi_items],
+        [title_of(item.get("LUTExplanation"), "lookup table", number) for number, item in enumerate(voi_items, 1)],
+        numbers(dataset.get("WindowCenter"))[:MAX_WINDOWS],
+        numbers(dataset.get("WindowWidth"))[:MAX_WINDOWS],
+        _window_titles(dataset),
         str(dataset.get("VOILUTFunction", "") or "LINEAR").upper(),
         {name: value for name, value in tags.items() if value},
         _spacing(dataset),
@@ -259,16 +269,25 @@ def _rescale(dataset: Any, notes: list[str]) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-def _table(dataset: Any, name: str, signed: bool) -> _Table | None:
-    """The first lookup table of a sequence; None where there is none, or a damaged one.
+def _items(dataset: Any, name: str) -> list[Any]:
+    """The items of a sequence, not too many."""
+    return list((dataset.get(name) or [])[:MAX_WINDOWS])
+
+
+def _window_titles(dataset: Any) -> list[str]:
+    """What the windows are called: free text, of which little is told."""
+    told = dataset.get("WindowCenterWidthExplanation")
+    texts = [told] if isinstance(told, str) else list(told or [])[:MAX_WINDOWS]
+    texts += [""] * (MAX_WINDOWS - len(texts))
+    return [title_of(text, "window", number) for number, text in enumerate(texts, 1)]
+
+
+def _table(dataset: Any, item: Any, signed: bool) -> _Table | None:
+    """The lookup table of an item; None where it is damaged.
 
     ``signed`` says whether the input of the table may be negative; then so is its first input (PS3.3 C.11.2.1.1). A
     file that types it as signed itself is believed.
     """
-    sequence = dataset.get(name)
-    if not sequence:
-        return None
-    item = sequence[0]
     implicit, little = dataset.original_encoding
     descriptor = _words(item.get("LUTDescriptor"), little)
     words = _words(item.get("LUTData"), little)
@@ -300,8 +319,24 @@ def _padding(dataset: Any, signed: bool) -> tuple[int, int] | None:
     return (min(whole), max(whole)) if isinstance(ends[0], int) else None
 
 
-def render(picture: Dicom, stored: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """The grey picture (rows, columns) of the stored values (rows, columns).
+class _View(NamedTuple):
+    """A way to show values: what becomes of each, which outputs are black and white, and how to do it again.
+
+    A lookup table, or centre and width in the file's units; without either, values are shown as they are.
+    """
+
+    title: str
+    shown: NDArray[np.float64]
+    black: float
+    white: float
+    table: _Table | None = None
+    window: tuple[float, float] | None = None
+
+
+def render(
+    picture: Dicom, stored: NDArray[Any], notes: list[str], sha256: str
+) -> tuple[NDArray[np.uint8], Depth | None]:
+    """The grey picture (rows, columns) of the stored values (rows, columns), and what they hold beyond 8 bits.
 
     Every step maps one value to one value, so it is done once for each value that occurs, not for each pixel.
     """
@@ -310,7 +345,8 @@ def render(picture: Dicom, stored: NDArray[Any], notes: list[str]) -> NDArray[np
     counts = np.zeros(int(stored.max()) - lowest + 1, np.intp)
     for rows in parts:
         counts += np.bincount((stored[rows].astype(np.int32) - lowest).ravel(), minlength=len(counts))
-    levels = np.flatnonzero(counts)
+    found = np.flatnonzero(counts)
+    levels = found
     if picture.padding is not None:
         image = (levels + lowest < picture.padding[0]) | (levels + lowest > picture.padding[1])
         levels = levels[image] if image.any() else levels
@@ -319,51 +355,119 @@ def render(picture: Dicom, stored: NDArray[Any], notes: list[str]) -> NDArray[np
         values = picture.modality_table(values)
     else:
         values = values * picture.slope + picture.intercept
-    shown, black, white = _windowed(values, counts[levels], picture, stored.dtype, notes)
+    views = _views(values, counts[levels], picture, stored.dtype, notes)
     grey = np.zeros(len(counts), np.uint8)  # padding stays black
-    grey[levels] = scaled(shown, black, white)
+    grey[levels] = scaled(views[0].shown, views[0].black, views[0].white)
     if picture.inverted:
         grey[levels] = 255 - grey[levels]
-    found = np.empty(stored.shape, np.uint8)
+    pixels = np.empty(stored.shape, np.uint8)
     for rows in parts:
-        found[rows] = grey[stored[rows].astype(np.int32) - lowest]
-    return found
+        pixels[rows] = grey[stored[rows].astype(np.int32) - lowest]
+
+    padded = len(levels) < len(found)
+    unit = 1.0 if picture.modality_table is not None else abs(picture.slope)
+    scale = Scale.over(float(values.min()), float(values.max()), unit, padded, picture.inverted)
+    if scale is None:
+        return pixels, None
+    windows = tuple(_window_of(view, scale, picture) for view in views)
+    deep = np.zeros(len(counts), np.uint16)
+    deep[levels] = scale.levels(values)
+    if not tells_more(deep[levels], windows):
+        return pixels, None
+    kept = reduced(lambda rows: deep[stored[rows].astype(np.int32) - lowest], *stored.shape)
+    return pixels, Depth(kept, scale.offset, scale.step, unit, scale.last, padded, windows, sha256)
 
 
-def _windowed(
+def _views(
     values: NDArray[np.float64], counts: NDArray[np.intp], picture: Dicom, stored: np.dtype[Any], notes: list[str]
-) -> tuple[NDArray[np.float64], float, float]:
-    """Values after VOI LUT or window, and which of them are black and white.
+) -> list[_View]:
+    """How the file wants its values to be shown: first the way that the network gets, then the others.
 
-    Where there is no window, or one that cannot work, the 0.5 to 99.5 percentile. A table's own lowest and highest output
-    are black and white: tables often fill less than the bits that they claim.
+    The first lookup table, or else the first window. Where there is none, or one that cannot work, the 0.5 to 99.5
+    percentile.
     """
-    if picture.has_voi_table:
-        shown = values if picture.voi_table is None else picture.voi_table(values)
-        if picture.voi_table is not None and np.ptp(shown) > 0:
-            return shown, float(shown.min()), float(shown.max())
-        notes.append("The file's VOI lookup table cannot be used.")
-    if picture.centres and picture.widths:
-        centre, width = picture.centres[0], picture.widths[0]
-        if np.isfinite(centre) and np.isfinite(width) and width >= 1:
-            shown = _window(values, centre, width, picture.function)
-            if np.ptp(shown) > 1 / 255:
-                if len(picture.centres) > 1:
-                    notes.append("The file offers several windows; the first is used.")
-                return shown, 0.0, 1.0
-        notes.append("The file's window cannot be used.")
-    if not picture.widths and not picture.has_voi_table and picture.bits_stored == 8:
+    tables = [_by_table(values, *each) for each in zip(picture.voi_titles, picture.voi_tables, strict=True)]
+    each_window = zip(picture.window_titles, picture.centres, picture.widths, strict=False)
+    windows = [_by_window(values, *each, picture.function) for each in each_window]
+    first = None
+    if tables:
+        first = tables[0]
+        if first is None:
+            notes.append("The file's VOI lookup table cannot be used.")
+    if first is None and windows:
+        first = windows[0]
+        if first is None:
+            notes.append("The file's window cannot be used.")
+    others = [view for view in (*tables, *windows) if view is not None and view is not first]
+    if first is not None:
+        if others:
+            notes.append(
+                "The file offers several windows: the network gets the first, and the others can be seen in the viewer."
+            )
+        return [first, *others]
+    return [_without_window(values, counts, picture, stored, bool(tables), notes), *others]
+
+
+def _without_window(
+    values: NDArray[np.float64],
+    counts: NDArray[np.intp],
+    picture: Dicom,
+    stored: np.dtype[Any],
+    has_table: bool,
+    notes: list[str],
+) -> _View:
+    """How values are shown where no window of the file can work."""
+    if not picture.widths and not has_table and picture.bits_stored == 8:
         # 8-bit pictures without a window are ready to be shown
         if picture.modality_table is not None:
-            return values, float(values.min()), float(values.max())
+            return _View(AS_GIVEN, values, float(values.min()), float(values.max()))
         lowest = -128 if stored.kind == "i" else 0
         ends = [picture.slope * end + picture.intercept for end in (lowest, lowest + 255)]
-        return values, min(ends), max(ends)
+        return _View(AS_GIVEN, values, min(ends), max(ends))
     low, high = np.percentile(values, (0.5, 99.5), weights=counts, method="inverted_cdf")
     notes.append("Auto window: grey levels from the 0.5 to the 99.5 percentile.")
     if not high > low:
         low, high = values.min(), values.max()
-    return np.clip(values, low, high), float(low), float(high)
+    return _View(AS_GIVEN, np.clip(values, low, high), float(low), float(high))
+
+
+def _by_table(values: NDArray[np.float64], title: str, table: _Table | None) -> _View | None:
+    """Values after a VOI LUT; None where it is damaged or shows nothing.
+
+    Its own lowest and highest output are black and white: tables often fill less than the bits that they claim.
+    """
+    shown = values if table is None else table(values)
+    if table is None or not np.ptp(shown) > 0:
+        return None
+    return _View(title, shown, float(shown.min()), float(shown.max()), table)
+
+
+def _by_window(values: NDArray[np.float64], title: str, centre: float, width: float, function: str) -> _View | None:
+    """Values after a window; None where it cannot work or shows nothing."""
+    if not (np.isfinite(centre) and np.isfinite(width) and width >= 1):
+        return None
+    shown = _window(values, centre, width, function)
+    return _View(title, shown, 0.0, 1.0, window=(centre, width)) if np.ptp(shown) > 1 / 255 else None
+
+
+def _window_of(view: _View, scale: Scale, picture: Dicom) -> Window:
+    """The same way to show values, for all levels of a scale."""
+    more = int(picture.function not in ("LINEAR_EXACT", "SIGMOID"))
+    if view.table is not None:
+        centre = width = None
+        shown = view.table(scale.values())
+    elif view.window is None:
+        return scale.straight(view.title, view.black, view.white, more)
+    else:
+        centre, width = view.window
+        if picture.function != "SIGMOID":
+            middle, half = centre - more / 2, max(width - more, _NARROWEST) / 2
+            straight = scale.straight(view.title, middle - half, middle + half, more)
+            return replace(straight, centre=centre, width=width)
+        shown = _window(scale.values(), centre, width, picture.function)
+    grey = np.clip((shown - view.black) / (view.white - view.black), 0, 1)
+    curve = np.rint((1 - grey if picture.inverted else grey) * 65535).astype(np.uint16)
+    return Window(view.title, centre=centre, width=width, more=more, curve=curve)
 
 
 def _window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
@@ -377,7 +481,7 @@ def _window(values: NDArray[np.float64], centre: float, width: float, function: 
     elif function == "LINEAR_EXACT":
         shown = (values - centre) / width + 0.5
     else:
-        shown = (values - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5
+        shown = (values - (centre - 0.5)) / max(width - 1, _NARROWEST) + 0.5
     return np.asarray(np.clip(shown, 0, 1), np.float64)
 
 

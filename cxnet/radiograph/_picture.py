@@ -95,9 +95,9 @@ def _array(image: Any, mode: str) -> NDArray[Any]:
 
 
 def grey(array: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """Any array of :func:`decode_picture` as 8-bit grey; luma of BT.601."""
+    """uint8 arrays of :func:`decode_picture` as grey; luma of BT.601."""
     if array.ndim == 2:
-        return array if array.dtype == np.uint8 else _to_8_bit(array, notes)
+        return array
     colours = array.shape[2] - (array.shape[2] in (2, 4))
     found = np.empty(array.shape[:2], np.uint8)
     transparent, coloured = False, 0
@@ -131,8 +131,8 @@ def blocks(height: int, width: int) -> list[slice]:
     return [slice(top, top + step) for top in range(0, height, step)]
 
 
-def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """16-bit, 32-bit and float pictures as 8-bit.
+def ends(values: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float, float]:
+    """16-bit, 32-bit and float pictures, what is no number filled in, and the values that are 0 and 255 in 8 bits.
 
     Whole numbers from 0 are taken to have as many bits as the brightest needs, if these are 13 to 16; other pictures are
     stretched over their own range.
@@ -151,7 +151,7 @@ def _to_8_bit(values: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
             notes.append(f"Grey levels were read as {bits}-bit values, as the brightest one needs no more.")
     else:
         notes.append("Grey levels were stretched from the darkest to the brightest value of the picture.")
-    return scaled(values, low, high)
+    return values, low, high
 
 
 def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -69,6 +69,7 @@ def _replicates(
     strata: Sequence[str] | None,
     resamples: int,
     seed: int,
+    progress: Callable[[float], None] | None = None,
 ) -> Floats | str:
     """The statistic of how often each case was drawn, for every resample; or why there is none."""
     if not len(groups):
@@ -84,7 +85,9 @@ def _replicates(
     rng = np.random.default_rng(seed)
     count = int(codes.max()) + 1
     rows = []
-    for _ in range(resamples):
+    for done in range(resamples):
+        if progress is not None:
+            progress(done / resamples)
         drawn = np.concatenate(
             [of_stratum[rng.integers(0, len(of_stratum), len(of_stratum))] for of_stratum in members]
         )
@@ -169,6 +172,7 @@ def auc_intervals(
     level: float = 0.95,
     seed: int = 0,
     withhold: str | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[Metric, ...]:
     """Figures that have no simple interval, with that of a patient bootstrap stratified by true class.
 
@@ -188,6 +192,8 @@ def auc_intervals(
         As of :func:`bootstrap`.
     withhold : str, optional
         Why intervals must not be given, as ``FoldCheck.intervals_reason``; then nothing is resampled.
+    progress : callable, optional
+        Gets the share that is done before each resample. Whatever it raises ends the work.
 
     Returns
     -------
@@ -248,7 +254,7 @@ def auc_intervals(
     names += [("macro F1", None, undefined.get("macro F1", "")), ("Brier score", None, NO_CASES)]
 
     values = figures(once)
-    drawn = withhold if withhold is not None else _replicates(figures, groups, strata, resamples, seed)
+    drawn = withhold if withhold is not None else _replicates(figures, groups, strata, resamples, seed, progress)
     found = []
     for number, ((name, cls, reason), value) in enumerate(zip(names, values, strict=True)):
         if np.isnan(value):

@@ -124,12 +124,19 @@ def test_nothing_of_a_patient_leaves_the_tab(browser: Any, private_server: Serve
             downloads += [archive.read(name) for name in archive.namelist()]
         names = [report[0], bundle[0], *zipfile.ZipFile(io.BytesIO(bundle[1])).namelist()]
 
-        for title in ("About", "Runs"):
+        for title in ("About", "Runs", "Batch"):
             page.get_by_role("link", name=title, exact=True).click()
             idle(page)
             pages += [html_but_uploader(page), page.title()]
-        page.go_back()
-        page.go_back()
+        page.get_by_role("button", name="Judge 1 radiograph").click()
+        expect(page.get_by_text(re.compile("The maps of . of 1 radiograph lie in"))).to_be_visible()
+        idle(page)
+        table = download(page, "Table (CSV)")
+        pages.append(html_but_uploader(page))
+        downloads.append(table[1])
+        names.append(table[0])
+        for _ in range(3):
+            page.go_back()
         expect(page.locator(".viewer[data-view]")).to_be_visible()
         idle(page)
         pages += [html_but_uploader(page), kept_by_browser(page)]
