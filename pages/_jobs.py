@@ -11,6 +11,7 @@ import atexit
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -408,13 +409,16 @@ def follow(job: Job, progress: Callable[[Any], tuple[float, str]], key: str, dra
     left, right = st.columns([5, 1], vertical_alignment="center")
     with left:
         st.fragment(_bar, run_every=poll_s(job))(job, progress, drawn, time.monotonic())
-    right.button("Cancel", key=key, width="stretch", on_click=_stop, args=(job,))
+    # weakly: Streamlit keeps the arguments of a button that is gone, and a job holds a radiograph
+    right.button("Cancel", key=key, width="stretch", on_click=_stop, args=(weakref.ref(job),))
 
 
-def _stop(job: Job) -> None:
+def _stop(found: weakref.ref[Job]) -> None:
     """Cancel, and wait the moment that it takes, so that the page shows at once what has become of it."""
-    runner().cancel(job)
-    job.ended.wait(STOPS_WITHIN_S)
+    job = found()
+    if job is not None:
+        runner().cancel(job)
+        job.ended.wait(STOPS_WITHIN_S)
 
 
 def _bar(job: Job, progress: Callable[[Any], tuple[float, str]], drawn: int | None, since: float) -> None:

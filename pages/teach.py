@@ -190,7 +190,7 @@ def read_tab() -> None:
     if committed is None:
         with picture:
             pixels = found.radiograph.pixels
-            panel = Panel("Radiograph", "to be read", pixels)
+            panel = Panel("Radiograph", "to be read", pixels, depth=found.radiograph.depth)
             viewer([panel], np.zeros_like(pixels, bool), "reader", found.radiograph)
         return
     analysis = _session.analysis_of(found.radiograph, Settings(model=model))
@@ -199,7 +199,8 @@ def read_tab() -> None:
     answers[source, model, number] = _lessons.Answered(number + 1, *committed, network, found.true)
     with picture:
         top = float(analysis.explanations["grad-cam"].heatmap.max())
-        panels = [Panel("Radiograph", "as read", found.radiograph.pixels), heat("Grad-CAM", analysis, top)]
+        read = Panel("Radiograph", "as read", found.radiograph.pixels, depth=found.radiograph.depth)
+        panels = [read, heat("Grad-CAM", analysis, top)]
         viewer(panels, analysis.lungs.mask, "reader", found.radiograph)
     with answer:
         agreed = "You **agree**" if committed[0] == network else "You **disagree**"

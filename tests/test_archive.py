@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import MediaStorageDirectoryStorage
@@ -248,6 +248,8 @@ CONTENTS = st.one_of(st.just(PNG), st.just(OTHER), st.binary(max_size=60))
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=60)
+@example([("a", b"PK\x06\x06", False)])
+@example([("a", b"PK\x06\x07" + PNG, False), ("b", PNG, True)])
 @given(st.lists(st.tuples(st.text(max_size=20), CONTENTS, st.booleans()), max_size=8, unique_by=lambda each: each[0]))
 def test_any_archive_gives_what_its_files_give(files: list[tuple[str, bytes, bool]]) -> None:
     found = io.BytesIO()

@@ -7,6 +7,7 @@ pass over what operating systems add; they are never used as paths and never tol
 from __future__ import annotations
 
 import io
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ _CHUNK = 2**20
 #: Central directories hold names, so they could fill the memory too.
 _MAX_DIRECTORY = 2**20
 
-_DIRECTORY_ENTRY, _ZIP64_END = b"PK\x01\x02", b"PK\x06\x06"
+_DIRECTORY_ENTRY = b"PK\x01\x02"
+#: The locator of a zip64 directory, which stands right before the end of the other: four bytes alone occur in pictures.
+_ZIP64_END = re.compile(rb"PK\x06\x07.{16}PK\x05\x06", re.DOTALL)
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _ADDED_BY_SYSTEMS = {"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"}
 
@@ -96,7 +99,7 @@ def _opened(data: bytes) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     # Counted in the bytes, because opening the archive would already make an object of each entry.
     if data.count(_DIRECTORY_ENTRY) > MAX_FILES:
         raise TooLarge(f"The archive holds more than {MAX_FILES} files; split it.")
-    if _ZIP64_END in data[-(2**17) :]:
+    if _ZIP64_END.search(data[-(2**17) :]):
         raise UnsupportedFormat(f"Archives in the zip64 format for giant files are not read; {_AGAIN} without it.")
     refusal: RadiographError
     try:
