@@ -137,7 +137,9 @@ class Runner:
     -----
     Sessions take turns as in start-time fair queueing (Goyal et al. 1996, doi:10.1145/248156.248171): a job's round is
     the one that is being served, or the one after its session's last job, whichever is later. So a session that asks
-    for more never delays another one's first job, and its own second job is not put off for ever.
+    for more never delays another one's first job, and its own second job is not put off for ever. A job that gives way is
+    put back into the queue after a value while another job waits, of its own session too: what counts as one job is then
+    the work between two values.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class Runner:
     def submit(self, work: Work, session: str = "", kind: str = "", gives_way: bool = False) -> Job:
         """Queue work; it is given the event that says stop. An older job of this session and kind is cancelled.
 
-        With `gives_way` it lets other sessions go before it between two of its values.
+        With `gives_way` it lets other jobs go before it between two of its values.
 
         Raises
         ------
@@ -190,6 +192,13 @@ class Runner:
         """Stop a job: at once if it waits, at its next look at the event if it runs."""
         with self._changed:
             self._cancel(job)
+
+    def cancel_session(self, session: str) -> None:
+        """Stop all jobs of a session."""
+        with self._changed:
+            for place in self._places():
+                if place.job.session == session:
+                    self._cancel(place.job)
 
     def _cancel(self, job: Job) -> None:
         job.cancel.set()
@@ -251,9 +260,9 @@ class Runner:
                 )
             del place  # or the last radiograph would stay until the next job
 
-    def _others_wait(self, place: _Place) -> bool:
+    def _somebody_waits(self) -> bool:
         with self._changed:
-            return any(other.job.session != place.job.session for other in self._waiting)
+            return bool(self._waiting)
 
     def _run(self, place: _Place) -> str | None:
         """Run a job to its end, or until it gives way: then it is still "running". The type of the error if it failed."""
@@ -266,7 +275,7 @@ class Runner:
                 job.updates += 1
                 if job.cancel.is_set():
                     break
-                if place.gives_way and not getattr(partial, "complete", False) and self._others_wait(place):
+                if place.gives_way and not getattr(partial, "complete", False) and self._somebody_waits():
                     return None
             # a result that was complete before the cancel arrived stands
             stopped = job.cancel.is_set() and not getattr(job.partial, "complete", False)

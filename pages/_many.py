@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -92,7 +94,7 @@ class Batch:
 
 
 def batch_steps(
-    todo: deque[tuple[Key, Radiograph]],
+    todo: deque[tuple[Key, Callable[[], Radiograph | None]]],
     models: Models,
     tier: Tier,
     rows: MutableMapping[Any, Judged],
@@ -101,18 +103,28 @@ def batch_steps(
     """:func:`cxnet.batch.audit_radiograph` for one after another as work for the runner: one value that changes.
 
     Rows go to `rows` as they come and stay there when the work is stopped. `todo` is emptied, so that no radiograph is
-    held for longer than it is needed.
+    held for longer than it is needed; what gives None was given up by its tab meanwhile and is passed over. An error that
+    nobody expected costs the row of its radiograph, and is logged.
     """
     found = Batch(models.classifier.card.name, tier, len(todo))
     yield found
     watched: Any = _jobs.Watched(models.classifier, cancel, found.count)
     while todo:
-        key, radiograph = todo.popleft()
+        key, held = todo.popleft()
+        radiograph = held()
+        if radiograph is None:
+            found.total -= 1
+            continue
         since = time.monotonic()
         try:
             row = batch.audit_radiograph(radiograph, Models(watched, models.segmenter), tier)
         except _jobs.Stopped:
             return
+        except Exception as error:  # the others must not wait for this one for ever
+            logging.getLogger("cxnet").exception("A radiograph of a batch failed")
+            why = f"It failed unexpectedly ({type(error).__name__}); see the server's log."
+            row = batch.failed_row(key.case, models.classifier.card, why)
+        del radiograph, held
         rows[key] = Judged(row, time.monotonic() - since)
         found.done, found.shown = found.done + 1, 0
         yield found
@@ -252,6 +264,12 @@ def key_of(radiograph: Radiograph, card: Card, tier: Tier) -> Key:
     return Key(radiograph.sha256, card.name, card.sha256, tier)
 
 
+def under_way() -> bool:
+    """Whether this tab's batch runs or waits."""
+    job = _session.job_of(JOB)
+    return job is not None and job.active
+
+
 def judged(cases: Mapping[str, Radiograph], card: Card, tier: Tier) -> dict[str, Judged]:
     """What is there already for these settings, by case."""
     rows = _session.batch_rows()
@@ -290,15 +308,22 @@ def start(cases: Mapping[str, Radiograph], card: Card, tier: Tier) -> None:
     """
     models, rows = _session.models(card.name), _session.batch_rows()
     there = judged(cases, card, tier)
-    todo = deque((key_of(one, card, tier), one) for case, one in cases.items() if case not in there)
+    todo = deque((key_of(one, card, tier), _holder(case, one)) for case, one in cases.items() if case not in there)
+    st.session_state["batch-of"] = card.name, tier
     job = _jobs.submit("batch", partial(batch_steps, todo, models, tier, rows), gives_way=True)
     _session.start_job(JOB, job)
     while len(rows) > ROWS_KEPT:
         rows.popitem(last=False)
 
 
+def _holder(case: str, radiograph: Radiograph) -> Callable[[], Radiograph | None]:
+    """The radiograph as long as the tab keeps it; a sample for good, as it is drawn anew each time."""
+    return (lambda: radiograph) if case.startswith("sample:") else weakref.ref(radiograph)
+
+
 def controls(cases: Mapping[str, Radiograph], card: Card, tier: Tier) -> None:
     """Start button, or how far the job is."""
+    asked = st.session_state.pop("batch-start", False)
     job = _session.job_of(JOB)
     # in this order: what arrives meanwhile is drawn by the next run
     active, updates = (job.active, job.updates) if job is not None else (False, 0)
@@ -308,12 +333,13 @@ def controls(cases: Mapping[str, Radiograph], card: Card, tier: Tier) -> None:
         return
     if job is not None and job.state == "failed":
         st.error(job.error or "The batch failed.", icon=":material/error:")
-    elif job is not None and job.state == "cancelled" and left and _is_of(job, card, tier):
+    elif (
+        job is not None and job.state == "cancelled" and left and st.session_state.get("batch-of") == (card.name, tier)
+    ):
         st.info(
             f"Stopped. {len(cases) - left} of {counted(len(cases))} done; their rows stay.",
             icon=":material/stop_circle:",
         )
-    asked = st.session_state.pop("batch-start", False)
     if not left:
         return
     title = f"Judge {counted(left)}" if left == len(cases) else f"Go on: {left} of {len(cases)} left"
@@ -324,10 +350,6 @@ def controls(cases: Mapping[str, Radiograph], card: Card, tier: Tier) -> None:
             st.error(str(error), icon=":material/error:")
         else:
             st.rerun()
-
-
-def _is_of(job: _jobs.Job, card: Card, tier: Tier) -> bool:
-    return job.partial is not None and (job.partial.model, job.partial.tier) == (card.name, tier)
 
 
 def _progress(model: str, tier: Tier, found: Batch | None) -> tuple[float, str]:

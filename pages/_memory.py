@@ -55,12 +55,12 @@ def limit_bytes() -> int | None:
     Raises
     ------
     SettingsError
-        If the variable is no whole number of at least 512.
+        If the variable is no whole number of at least 1024: the server itself, with a network, takes half of that.
     """
     said = os.environ.get("CXNET_MEMORY_MB", "").strip()
     if said:
-        if not said.isdigit() or int(said) < 512:
-            raise SettingsError("CXNET_MEMORY_MB must be a whole number of MB, at least 512; correct or remove it.")
+        if not said.isdigit() or int(said) < 1024:
+            raise SettingsError("CXNET_MEMORY_MB must be a whole number of MB, at least 1024; correct or remove it.")
         return int(said) * 2**20
     found = []
     for path in _LIMITS:

@@ -20,7 +20,7 @@ def build() -> Any:
     st.set_page_config(page_title="cxnet", page_icon=str(ICON), layout="wide")
     st.session_state.setdefault(_welcome.ENTERED, "navigation")
     _session.hold_settings()
-    return st.navigation(
+    chosen = st.navigation(
         [
             st.Page("pages/analyse.py", title="Analyse", default=True),
             st.Page("pages/batch.py", title="Batch"),
@@ -33,6 +33,9 @@ def build() -> Any:
         ],
         position="top" if _logged_in() and _welcome.accepted() else "hidden",
     )
+    if chosen.url_path != "batch":  # who ticked a line and went elsewhere at once has changed his mind
+        st.session_state.pop("batch-opens", None)
+    return chosen
 
 
 def require_entry() -> None:

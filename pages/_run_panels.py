@@ -214,6 +214,8 @@ def unit(selection: Selection) -> str:
 def metric_table(matrix: Matrix) -> None:
     """Figures with intervals; those that need resampling wait for a button when they take long."""
     selection = matrix.selection
+    before = _resampling(selection)
+    drawn = before is not None and before.state == "done"
     frame = metric_frame(all_metrics(matrix))
     st.dataframe(frame, hide_index=True, width="stretch", height=420, key="runs-metrics")
     reason = matrix.check.intervals_reason
@@ -223,7 +225,11 @@ def metric_table(matrix: Matrix) -> None:
         return
     resamples, seconds = data.bootstrap_cost(selection)
     job = _resampling(selection)
-    if seconds < 0.5 or (job is not None and job.state == "done"):
+    if job is not None and job.state == "done":
+        if not drawn:  # it has ended since
+            st.rerun()
+        return
+    if seconds < 0.5:
         return
     if job is not None and job.active:
         _jobs.follow(job, lambda found: (found.share if found else 0.0, "Drawing patients"), "cancel-resampling")

@@ -6,6 +6,7 @@ keeps the files of a drop until all have arrived, and takes them from any open s
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections import Counter
@@ -24,6 +25,8 @@ from pages import _memory
 #: Files and bytes of a session that have arrived, or are about to, and were not read yet.
 WAITING_FILES = 1_000
 WAITING_BYTES = 400 * 2**20
+#: By then the other files of a drop have been looked at, too.
+TOLD_AFTER_S = 1.0
 _UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/([^/]+)$")
 
 
@@ -46,6 +49,7 @@ class _Waiting:
     coming: dict[str, int] = field(default_factory=dict)
     arrived: dict[str, int] = field(default_factory=dict)
     refused: Counter[int] = field(default_factory=Counter)
+    tells: bool = False
 
 
 _lock = threading.Lock()
@@ -72,7 +76,7 @@ def refused(session: str) -> Counter[int]:
         found = _sessions.get(session)
         if found is None:
             return Counter()
-        counts, found.refused = found.refused, Counter()
+        counts, found.refused, found.tells = found.refused, Counter(), False
     return counts
 
 
@@ -91,6 +95,7 @@ class Uploads:
         status = _reserve(session, file, _length(scope))
         if status is not None:
             await PlainTextResponse("This upload is not taken.", status)(scope, receive, send)
+            _tell_later(session)
             return
         try:
             await self._app(scope, receive, send)
@@ -103,6 +108,27 @@ class Uploads:
 
 #: For :class:`streamlit.App`.
 MIDDLEWARE = [Middleware(Uploads)]
+
+
+def _tell_later(session: str) -> None:
+    """See to it that the page says what was turned away: a browser all of whose files were refused asks for no run."""
+    with _lock:
+        waiting = _sessions.get(session)
+        if waiting is None or waiting.tells:
+            return
+        waiting.tells = True
+    asyncio.get_running_loop().call_later(TOLD_AFTER_S, _tell, session)
+
+
+def _tell(session: str) -> None:
+    """Run a session's page again, unless it has been run since and has asked."""
+    with _lock:
+        waiting = _sessions.get(session)
+        if waiting is None or not waiting.refused:
+            return
+    found = runtime.get_instance()._session_mgr.get_active_session_info(session)
+    if found is not None:
+        found.session.request_rerun(found.session._client_state)  # as Streamlit does when a source file has changed
 
 
 def _length(scope: Scope) -> int:

@@ -22,7 +22,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, available_models
 from cxnet.classifier import Classifier
-from cxnet.errors import CxnetError, DatasetError, RadiographError, WeightsError
+from cxnet.errors import CxnetError, DatasetError, RadiographError, TooLarge, WeightsError
 from cxnet.explain import METHODS
 from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import LungMask, LungSegmenter
@@ -34,6 +34,7 @@ from pages import _jobs, _memory, _server, _server_log, _store
 UPLOADS_KEPT = 24
 UPLOADED_PIXELS_KEPT = 160_000_000
 READING_S = 60.0
+SAME_DROP_S = 30.0
 SAID_MOST, SAID_OF = 8, 4
 ANALYSES_KEPT = 24
 #: Bytes of results: analyses, jobs' results and edited radiographs, the radiographs themselves not counted.
@@ -142,6 +143,9 @@ def take_uploads() -> None:
     uploader's list without them, and its sentences stay as long.
     """
     drop_link_error()
+    # the files of a drop arrive one by one: what was said of the first ones still holds
+    refused = st.session_state.get("upload_refused", [])
+    st.session_state["upload_refused"] = [one for one in refused if time.monotonic() - one[0] < SAME_DROP_S]
     files = st.session_state.get(uploader_key()) or []
     before: dict[str, list[tuple[str, str]]] = st.session_state.get("files_read", {})
     told = {file.file_id: before.get(file.file_id, []) for file in files}
@@ -155,16 +159,23 @@ def take_uploads() -> None:
             _release(file)
     st.session_state["files_read"] = told
     said = _in_few_words(entry for entries in told.values() for entry in entries)
-    context = get_script_run_ctx()
-    turned_away = _server.refused(context.session_id) if context is not None else Counter()
-    if turned_away[413]:
-        most = f"{_server.WAITING_FILES:,} files and {_server.WAITING_BYTES // 2**20} MB"
-        said.append(f"{turned_away[413]} files were not taken, as a drop may have {most} in all; drop them later.")
-    if turned_away[503]:
-        said.append(f"{turned_away[503]} files were not taken, as {_FULL}.")
     if drop.pushed_out:
         said.append(f"Of the radiographs that were there, the oldest gave way ({drop.pushed_out}), as {_HOLDS}.")
     st.session_state["upload_errors"] = said
+
+
+def refusals() -> list[str]:
+    """Files that were turned away before they were read, a sentence for each reason; told until files are dropped later."""
+    context = get_script_run_ctx()
+    now = time.monotonic()
+    kept: list[tuple[float, Counter[int]]] = st.session_state.setdefault("upload_refused", [])
+    if context is not None and (counts := _server.refused(context.session_id)):
+        kept.append((now, counts))
+    total: Counter[int] = sum((counts for _, counts in kept), Counter())
+    most = f"{_server.WAITING_FILES:,} files and {_server.WAITING_BYTES // 2**20} MB"
+    reasons = {413: f"a drop may have {most} in all; drop them later", 503: _FULL}
+    said = {status: "1 file was" if count == 1 else f"{count} files were" for status, count in total.items()}
+    return [f"{said[status]} not taken, as {why}." for status, why in reasons.items() if status in said]
 
 
 @dataclass
@@ -179,9 +190,7 @@ class _Drop:
 
 
 _HOLDS = f"a tab holds {UPLOADS_KEPT} radiographs and {UPLOADED_PIXELS_KEPT // 10**6} million pixels"
-_FULL = (
-    "the server's memory is full of all readers' radiographs; use Forget everything where you are done, or try later"
-)
+_FULL = "the server's memory is full; use Forget everything where you are done, or try again later"
 
 
 def _take(data: bytes, number: int, several: bool, drop: _Drop) -> Iterator[tuple[str, str]]:
@@ -309,6 +318,11 @@ def stored_case(case: str) -> StoredCase:
     return found
 
 
+def stored_cases() -> list[StoredCase]:
+    """All cases of stored runs that this session has opened."""
+    return list(_bounded("stored").values())
+
+
 def open_from_url() -> None:
     """Before the sidebar is drawn: take the network, the class and the case of a run from a changed URL.
 
@@ -352,6 +366,8 @@ def _open_stored(name: str, case: str) -> StoredCase:
     rows = found.table[found.table["case"] == case]
     if rows.empty:
         raise DatasetError(f"The run {name} has no such case; open one from the page Runs.")
+    if _memory.full():
+        raise TooLarge(f"The radiograph was not opened, as {_FULL}.")
     row = rows.iloc[0]
     radiograph = _store.radiograph(row.get("file"), case)
     if radiograph is None:
@@ -483,6 +499,8 @@ def forget() -> None:
     for job in _bounded("jobs").values():
         _jobs.runner().cancel(job)
     context = get_script_run_ctx()
+    if context is not None:
+        _jobs.runner().cancel_session(context.session_id)  # one that a click kept from being remembered
     for file in st.session_state.get(uploader_key()) or []:
         # Streamlit keeps the bytes of an uploader that is gone until the tab is closed.
         if context is not None and hasattr(context.uploaded_file_mgr, "remove_file"):

@@ -49,6 +49,6 @@ def uploader(compact: bool, *beside: int) -> list[Any]:
         )
     with second:
         st.toggle("A whole folder", key="whole-folder", help="For a study on disk: DICOM files need no extension.")
-    for sentence in st.session_state.get("upload_errors", []):
+    for sentence in [*st.session_state.get("upload_errors", []), *_session.refusals()]:
         st.error(sentence, icon=":material/error:")
     return others

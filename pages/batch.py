@@ -45,7 +45,7 @@ samples = bool(st.session_state.get("set-batch-samples", False))
 # files that were dropped just now are among them: the uploader has taken them before the page is run
 cases = _many.listed(samples)
 _uploader.uploader(bool(cases))
-if not cases:
+if not cases and not _many.under_way():
     empty_state()
     st.stop()
 tier = _session.setting(
@@ -53,7 +53,8 @@ tier = _session.setting(
     captions=[_many.cost(cases, card, one) for one in _many.TIERS],
 )  # fmt: skip
 _session.setting(st.toggle, "With the eight synthetic samples", "batch-samples", False)
-others = [case for case in cases if case.startswith("run:") and _session.stored_case(case).network != model]
+asked_before = {one.radiograph.sha256: one.network for one in _session.stored_cases()}
+others = [one for one in cases.values() if asked_before.get(one.sha256) not in (None, model)]
 if others:
     were = "was" if len(others) == 1 else "were"
     st.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import json
@@ -54,9 +55,9 @@ def small() -> Models:
     return load_models(SMALL)
 
 
-def todo_of(folder: Path, tier: wrong_reasons.Tier) -> deque[tuple[_many.Key, Radiograph]]:
+def todo_of(folder: Path, tier: wrong_reasons.Tier) -> deque[tuple[_many.Key, Callable[[], Radiograph | None]]]:
     radiographs = [open_radiograph(path) for path in sorted(folder.iterdir())]
-    return deque((_many.key_of(one, card(SMALL), tier), one) for one in radiographs)
+    return deque((_many.key_of(one, card(SMALL), tier), lambda one=one: one) for one in radiographs)
 
 
 def rows_of(found: OrderedDict[Any, _many.Judged]) -> list[batch.Row]:
@@ -186,7 +187,7 @@ def test_share_known_by_hand() -> None:
 def test_cancel_keeps_rows_and_lets_radiographs_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     todo = todo_of(folder, "full")
     first, _ = todo
-    kept = weakref.ref(first[1])
+    kept = weakref.ref(first[1]())
     rows: OrderedDict[Any, _many.Judged] = OrderedDict()
     jobs: list[_jobs.Job] = []
     runner = _jobs.Runner()
@@ -266,6 +267,42 @@ def when(at: AppTest, true: Callable[[_jobs.Job], Any]) -> AppTest:
     return at
 
 
+def test_an_unexpected_error_costs_the_row_of_its_radiograph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    todo = todo_of(folder, "fast")
+    bad = todo[0][0].case
+    real = case.analyse
+
+    def failing(radiograph: Radiograph, *arguments: Any) -> Any:
+        if radiograph.sha256 == bad:
+            raise ValueError("of nobody's making")
+        return real(radiograph, *arguments)
+
+    monkeypatch.setattr(case, "analyse", failing)
+    rows: OrderedDict[Any, _many.Judged] = OrderedDict()
+    *_, last = _many.batch_steps(todo, small(), "fast", rows, threading.Event())
+    assert last.complete
+    told = "It failed unexpectedly (ValueError); see the server's log."
+    assert [row["error"] for row in rows_of(rows)] == [told, None]
+    assert "of nobody's making" in caplog.text
+
+
+def test_radiographs_that_the_tab_has_given_up_are_passed_over(folder: Path) -> None:
+    todo = todo_of(folder, "fast")
+    first, second = todo
+    rows: OrderedDict[Any, _many.Judged] = OrderedDict()
+    gone = _many._holder("upload:x", first[1]())  # nobody else keeps it
+    steps = deque([(first[0], weakref.ref(first[1]())), second])
+    kept = first[1]()
+    assert gone() is kept  # as long as the tab does
+    del kept, first, todo
+    gc.collect()
+    assert gone() is None
+    *_, last = _many.batch_steps(steps, small(), "fast", rows, threading.Event())
+    assert last.complete and last.total == 1 and list(rows) == [second[0]]
+
+
 def test_a_journey(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     hold, real = threading.Event(), batch.audit_radiograph
@@ -322,8 +359,22 @@ def test_samples_start_with_one_click_and_a_refusal_is_told(monkeypatch: pytest.
     assert [error.value for error in at.error] == ["Three jobs of this tab are under way."]
     assert at.button(key="run-batch").label == "Judge 8 radiographs" and at.toggle(key="set-batch-samples").value
 
-    monkeypatch.setattr(batch, "audit_radiograph", lambda *_: row(1.0) | {"predicted": None, "z": 1.0})
-    when(press(at, "run-batch"), lambda job: job.state == "done")
+    go = threading.Event()
+
+    def waiting(*_: Any) -> batch.Row:
+        go.wait(30)
+        return row(1.0) | {"predicted": None, "z": 1.0}
+
+    monkeypatch.setattr(batch, "audit_radiograph", waiting)
+    press(at, "run-batch")
+    at.toggle(key="set-batch-samples").set_value(False).run()
+    assert at.button(key="cancel-batch")  # nothing is listed any more, but it is still at work
+    at.session_state["batch-start"] = True
+    at.run()
+    assert "batch-start" not in at.session_state  # or it would start again after Cancel
+    go.set()
+    at.toggle(key="set-batch-samples").set_value(True)
+    when(at, lambda job: job.state == "done")
     assert len(at.dataframe[0].value) == 8
     assert all(title.startswith("Sample: ") for title in at.dataframe[0].value["Radiograph"])
 

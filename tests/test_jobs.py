@@ -145,13 +145,23 @@ def test_long_work_gives_way_between_its_values_and_goes_on(runner: _jobs.Runner
     assert (long.job.state, long.job.updates, long.job.partial) == ("done", 3, 2)
 
 
-def test_long_work_does_not_give_way_to_its_own_session(runner: _jobs.Runner) -> None:
+def test_long_work_gives_way_to_its_own_session_too(runner: _jobs.Runner) -> None:
+    """Who ticks a line of a batch wants to see its LIME now."""
     order: list[str] = []
     long = Long(runner, order)
     own = runner.submit(lambda cancel: iter([order.append("own")]), "long", "lime")
     long.more(3)
-    until(lambda: not own.active)
-    assert order == ["value 0", "value 1", "value 2", "own"]
+    until(lambda: not own.active and not long.job.active)
+    assert order == ["value 0", "own", "value 1", "value 2"]
+
+
+def test_all_jobs_of_a_session_can_be_stopped(runner: _jobs.Runner) -> None:
+    running = runner.submit(endless, "a", "lime")
+    until(lambda: running.state == "running")
+    waiting, other = runner.submit(endless, "a", "verdict"), runner.submit(lambda cancel: iter([1]), "b", "lime")
+    runner.cancel_session("a")
+    until(lambda: not other.active)
+    assert [job.state for job in (running, waiting, other)] == ["cancelled", "cancelled", "done"]
 
 
 def test_long_work_can_be_cancelled_while_it_has_given_way(runner: _jobs.Runner) -> None:

@@ -307,12 +307,12 @@ def limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int
 
 def test_the_limit_is_the_variable_s_or_the_container_s(limits: Callable[..., int | None]) -> None:
     assert limits() is None
-    assert limits("600", f"{512 << 20}") == 600 << 20
+    assert limits("1600", f"{512 << 20}") == 1600 << 20
     assert limits(None, "max\n") is None
     assert limits(None, f"{512 << 20}\n", f"{700 << 20}\n") == 512 << 20
     assert limits(None, "9223372036854771712\n") is None  # of the first version, for none
-    for said in ("lots", "-5", "511", "1.5"):
-        with pytest.raises(SettingsError, match="at least 512"):
+    for said in ("lots", "-5", "1023", "1.5"):
+        with pytest.raises(SettingsError, match="at least 1024"):
             limits(said)
 
 

@@ -223,6 +223,31 @@ def test_a_server_whose_memory_is_full_takes_nothing(uploads: Uploads, monkeypat
     assert finished(beside_another()) == [204, 503]
 
 
+def test_the_page_is_run_to_say_what_was_turned_away(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a drop, and not if it was run anyway."""
+    runs: list[str] = []
+    session = SimpleNamespace(_client_state="state", request_rerun=runs.append)
+    manager = SimpleNamespace(get_active_session_info=lambda name: SimpleNamespace(session=session))
+    found = SimpleNamespace(uploaded_file_mgr=uploads.files, _session_mgr=manager)
+    monkeypatch.setattr(_server, "runtime", SimpleNamespace(get_instance=lambda: found))
+    monkeypatch.setattr(_server, "TOLD_AFTER_S", 0.05)
+
+    async def drop(asks: bool) -> None:
+        for number in range(6):
+            await uploads.put("a", f"f{number}", 1)
+        if asks:
+            assert _server.refused("a")
+        await asyncio.sleep(0.2)
+
+    finished(drop(False))
+    assert runs == ["state"]
+    assert _server.refused("a") == {413: 3}
+    finished(drop(True))
+    assert runs == ["state"]
+    finished(drop(False))
+    assert runs == ["state"] * 2
+
+
 def test_who_was_not_let_in_and_who_is_gone_upload_nothing(uploads: Uploads) -> None:
     assert uploads.puts("stranger", one=1) == [403]
     assert not _server.refused("stranger")

@@ -52,7 +52,7 @@ def _uploader() -> None:
     from pages import _session
 
     st.file_uploader("Drop", accept_multiple_files=True, key=_session.uploader_key(), on_change=_session.take_uploads)
-    for sentence in st.session_state.get("upload_errors", []):
+    for sentence in [*st.session_state.get("upload_errors", []), *_session.refusals()]:
         st.error(sentence)
 
 
@@ -192,11 +192,21 @@ def test_a_full_server_reads_no_more_and_says_so(at: AppTest, monkeypatch: pytes
     (told,) = drop(at, *PICTURES[:5])
     assert told.startswith("From file 3 on: No more was read, as the server's memory is full")
     assert kept(at) == [case(0), case(1)]
-    monkeypatch.setattr(_session._server, "refused", lambda session: Counter({503: 3}))
-    monkeypatch.setattr(_memory, "resident_bytes", lambda: 100)
-    (told,) = drop(at, PICTURES[2])
-    assert told.startswith("3 files were not taken, as the server's memory is full")
-    assert kept(at) == [case(0), case(1), case(2)]
+
+
+def test_what_was_turned_away_is_told_without_a_drop_and_until_a_later_one(
+    at: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = iter([Counter({503: 3}), Counter(), Counter({413: 1, 503: 1})])
+    monkeypatch.setattr(_session._server, "refused", lambda session: next(refused, Counter()))
+    full = "files were not taken, as the server's memory is full"
+    assert [told.startswith(f"3 {full}") for told in drop(at)] == [True]  # the browser had nothing to send
+    assert [told.startswith(f"3 {full}") for told in drop(at, PICTURES[2])] == [True]  # of the same drop
+    many, more = drop(at)
+    assert many.startswith("1 file was not taken, as a drop may have") and more.startswith(f"4 {full}")
+    monkeypatch.setattr(_session, "SAME_DROP_S", 0.0)
+    assert drop(at, PICTURES[3]) == []
+    assert kept(at) == [case(2), case(3)]
 
 
 def test_the_page_shows_the_sentence_and_the_radiographs() -> None:

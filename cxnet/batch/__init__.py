@@ -32,7 +32,16 @@ from pyarrow import parquet
 
 from cxnet import __version__
 from cxnet.analysis import NOTICE
-from cxnet.batch.case import LIME_COLUMNS, STABILITY, Row, audit_case, audit_radiograph, properties, settings_of
+from cxnet.batch.case import (
+    LIME_COLUMNS,
+    STABILITY,
+    Row,
+    audit_case,
+    audit_radiograph,
+    failed_row,
+    properties,
+    settings_of,
+)
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
@@ -42,7 +51,7 @@ from cxnet.writing import write_files
 from cxnet.wrong_reasons import PROPERTIES, SCHEMA, Tier
 
 __all__ = [
-    "Plan", "Row", "Task", "audit_case", "audit_radiograph", "files", "in_processes", "on_scheduler", "plan",
+    "Plan", "Row", "Task", "audit_case", "audit_radiograph", "failed_row", "files", "in_processes", "on_scheduler", "plan",
     "properties", "run_audit", "settings_told", "table",
 ]  # fmt: skip
 

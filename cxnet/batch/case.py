@@ -18,6 +18,7 @@ from cxnet.errors import CxnetError, DatasetError
 from cxnet.explain.lime import csi, explain_lime, vsi
 from cxnet.radiograph import Radiograph, open_radiograph
 from cxnet.verdict import CaseAudit, audit
+from cxnet.weights import Card
 from cxnet.wrong_reasons import FIGURES, PROPERTIES, Tier
 
 #: Longer side of the picture on which sharpness is measured.
@@ -109,6 +110,11 @@ def audit_radiograph(radiograph: Radiograph, models: Models, tier: Tier, *, lime
     except CxnetError as error:
         row["error"] = str(error)
     return row
+
+
+def failed_row(case: str, card: Card, why: str) -> Row:
+    """The row of a radiograph that could not be audited: a sentence, and no figure."""
+    return _head(case, card.name, card.sha256) | {"error": why}
 
 
 def audit_case(task: Task, models: Models) -> Row:

@@ -259,7 +259,7 @@ if __name__ == "__main__":
     _server.let_in(get_script_run_ctx().session_id)
     st.file_uploader("Drop", accept_multiple_files=True, key=_session.uploader_key(), on_change=_session.take_uploads)
     st.write(f"{{len(_session.uploads())}} radiographs")
-    for sentence in st.session_state.get("upload_errors", []):
+    for sentence in [*st.session_state.get("upload_errors", []), *_session.refusals()]:
         st.error(sentence)
 else:
     app = st.App(__file__, middleware=_server.MIDDLEWARE)
