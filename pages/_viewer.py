@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,33 @@ def _superpixels(segments: NDArray[np.int32], weights: NDArray[np.float64]) -> d
 
 
 def _in_units(depth: Depth, value: float) -> str:
-    """A centre or width; files write halves of a unit."""
-    return f"{round(value, _decimals(depth) + 1):.10g}"
+    """A centre or width, as ``inUnits`` of viewer_pictures.js writes it; files write halves of a unit.
+
+    Notes
+    -----
+    Ties are rounded away from 0, as JavaScript does.
+    """
+    digits = _digits(depth)
+    if digits is not None:
+        mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa}e{int(exponent):+d}" if value else "0"
+    with localcontext(prec=60):
+        told = Decimal(value).quantize(Decimal(1).scaleb(-_decimals(depth) - 1), ROUND_HALF_UP)
+    return f"{told:f}".rstrip("0").rstrip(".") if told else "0"
 
 
 def _decimals(depth: Depth) -> int:
+    """Decimals that tell a value of the file from the next."""
     return min(9, max(0, -math.floor(math.log10(depth.unit) + 1e-9)))
+
+
+def _digits(depth: Depth) -> int | None:
+    """Digits that do so in scientific notation, of values that are too small or too large for another; else None."""
+    largest = max(abs(depth.offset), abs(depth.offset + depth.step * depth.brightest))
+    if depth.unit >= 1e-9 and largest < 1e15:
+        return None
+    return min(17, max(1, math.floor(math.log10(largest / depth.unit)) + 1))
 
 
 def _window_title(depth: Depth, window: Window, number: int) -> str:
@@ -245,6 +267,7 @@ def _depth(depth: Depth, lungs: NDArray[np.bool_]) -> tuple[dict[str, Any], list
         "offset": depth.offset,
         "step": depth.step,
         "decimals": _decimals(depth),
+        "digits": _digits(depth),
         "more": base.more,
         "brightest": depth.brightest,
         "padded": depth.padded,

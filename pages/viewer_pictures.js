@@ -96,7 +96,12 @@ async function depthOf(sent) {
   return { ...sent, straight: sent.curves, curves };
 }
 
-const inUnits = (depth, value) => String(Number(value.toFixed(depth.decimals)));
+function inUnits(depth, value, more = 0) {
+  // A value as finely as the file has them, or `more` finer; the window list is written so too, by _in_units of _viewer.py.
+  if (depth.digits === null) return String(Number(value.toFixed(depth.decimals + more)));
+  const [mantissa, exponent] = value.toExponential(depth.digits - 1 + more).split("e");
+  return value ? `${Number(mantissa)}e${exponent}` : "0";
+}
 
 function valueOf(depth, level) {
   // The value of a level, in words.
@@ -104,12 +109,12 @@ function valueOf(depth, level) {
 }
 
 function windowInUnits(depth, view) {
-  // Centre and width as the file would write them; null for a curve that has none.
+  // Centre and width as the file would write them, in halves of a unit too; null for a curve that has none.
   const { low, high, picture } = depth.straight[view.curve];
   if (picture) return null;
   const level = low + view.level / 255 * (high - low), width = view.width / 255 * (high - low);
-  return `C ${inUnits(depth, depth.offset + depth.step * level + depth.more / 2)} `
-    + `W ${inUnits(depth, Math.abs(depth.step) * width + depth.more)}`;
+  return `C ${inUnits(depth, depth.offset + depth.step * level + depth.more / 2, 1)} `
+    + `W ${inUnits(depth, Math.abs(depth.step) * width + depth.more, 1)}`;
 }
 
 function reach(depth) {

@@ -181,6 +181,27 @@ def test_numbers_that_are_no_words() -> None:
     assert np.isfinite(values_of(depth_of(saved(Image.fromarray(hole), "TIFF"))[1])).all()
 
 
+def test_a_tiff_file_whose_zero_is_white_is_told_in_its_own_values() -> None:
+    stored = np.random.default_rng(0).integers(0, 65536, (48, 64)).astype(np.uint16)
+    stored[0, :2] = 0, 65535
+    data = saved(Image.fromarray(stored), "TIFF", tiffinfo={262: 0})
+    found, depth = depth_of(data)
+    upright = read_radiograph(saved(Image.fromarray(65535 - stored), "TIFF"))
+    np.testing.assert_array_equal(found.pixels, upright.pixels)
+    assert found.pixels[0, 0] == 255 and found.pixels[0, 1] == 0
+    np.testing.assert_array_equal(values_of(depth), stored)
+    assert depth.step < 0 and (depth.windows[0].centre, depth.windows[0].width) == (32767.5, 65535)
+    assert np.abs(shown(depth) - found.pixels).max() <= 0.51
+
+
+def test_values_that_a_table_maps_to_one_are_not_told_twice() -> None:
+    """Both of a pair of stored values become one; 128 values are as good in 8 bits as at any depth."""
+    entries = np.arange(256) // 2 * 2
+    file = dicom(NOISE // 16, 8, ModalityLUTSequence=Sequence([lookup_table(0, entries)]))
+    file.WindowCenter, file.WindowWidth = 128, 256
+    assert read_radiograph(written(file)).depth is None
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -341,6 +362,34 @@ def test_units_are_told_as_finely_as_the_file_has_them(slope: float, told: str) 
     found, _ = depth_of(dicom(NOISE, RescaleSlope=slope, RescaleIntercept=800, WindowCenter=centre, WindowWidth=width))
     title = sent_of(found)["windows"][0]["title"]
     assert title == f"window 1: {told}"
+
+
+@pytest.mark.parametrize(
+    ("unit", "last", "value", "told"),
+    [
+        (1.0, 4095, 8191.5, "8191.5"),  # half of the full range of a 14-bit PNG file
+        (1.0, 4095, 16383.0, "16383"),
+        (0.5, 4095, 0.25, "0.25"),
+        (1.0, 4095, -0.25, "-0.3"),  # away from 0
+        (1.0, 4095, -0.01, "0"),
+        (1.0, 4 * 10**9, 1000002048.5, "1000002048.5"),
+        (2e-12, 4095, 3.1416e-9, "3.1416e-9"),
+        (2e-12, 4095, 8.19e-9, "8.19e-9"),
+        (2e-12, 4095, 0.0, "0"),
+        (1e-20, 65535, -6.5535e-16, "-6.5535e-16"),
+        (1e28, 4095, 4.0954e31, "4.0954e+31"),
+    ],
+)
+def test_numbers_of_any_size_are_told(unit: float, last: int, value: float, told: str) -> None:
+    depth = Depth(np.eye(2, dtype=np.uint16), 0.0, unit, unit, last, False, (Window("a"),), "0" * 64)
+    assert _viewer._in_units(depth, value) == told
+
+
+def test_a_picture_of_tiny_floats_has_values_that_differ() -> None:
+    found, depth = depth_of(saved(Image.fromarray((NOISE * 1e-30).astype(np.float32)), "TIFF"))
+    sent = sent_of(found)
+    assert sent["depth"]["digits"] == 5 and " W 4.09" in sent["windows"][0]["title"] + " W 4.09"
+    assert _viewer._in_units(depth, 4.09512e-27) == "4.09512e-27"
 
 
 # ------------------------------------------------------------------------------------------------------------ windows

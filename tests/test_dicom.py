@@ -32,6 +32,10 @@ from cxnet.radiograph._view import CODES
 from tests.test_radiograph import RAMP, SECRET, dicom, jpeg_lossless, lookup_table, refusal, saved, square, written
 
 
+#: Every value of 16 bits once.
+_EVERY_VALUE = np.arange(65536).reshape(256, 256)
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("signed", [False, True])
@@ -136,7 +140,8 @@ def test_lookup_tables_that_cannot_work() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slope", "intercept"), [(0, 0), (np.nan, 0), (1, np.nan), (np.inf, 0), (1e300, 0), (1, -1e300)]
+    ("slope", "intercept"),
+    [(0, 0), (np.nan, 0), (1, np.nan), (np.inf, 0), (1e300, 0), (1, -1e300), (5e-324, 0), (-1e-320, 0), (1e-30, 0)],
 )
 def test_rescale_values_that_cannot_work_are_ignored_with_a_note(slope: float, intercept: float) -> None:
     plain = read_radiograph(written(dicom(square())))
@@ -163,6 +168,67 @@ def test_windows_follow_the_standard(function: str, slope: float) -> None:
             c, w = (centre, width) if function == "LINEAR_EXACT" else (centre - 0.5, width - 1)
             outputs.append(0.0 if x <= c - w / 2 else 255.0 if x > c + w / 2 else ((x - c) / w + 0.5) * 255)
     assert np.abs(read_radiograph(written(file)).pixels - np.reshape(outputs, stored.shape)).max() <= 0.5 + 1e-6
+
+
+_EXTREME = st.one_of(
+    st.floats(),
+    st.sampled_from([0.0, 5e-324, -1e-320, 2.3e-308, 1e-31, 1.1e-30, 1e-16, 9e29, 1e30, 1e308, float("inf")]),
+)
+
+
+@settings(max_examples=60)
+@given(
+    slope=_EXTREME,
+    intercept=_EXTREME,
+    centre=_EXTREME,
+    width=_EXTREME,
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+)
+def test_no_number_of_a_file_breaks_its_reader(
+    slope: float, intercept: float, centre: float, width: float, function: str, photometric: str
+) -> None:
+    file = dicom(_EVERY_VALUE, 16, VOILUTFunction=function, PhotometricInterpretation=photometric)
+    numbers = {"RescaleSlope": slope, "RescaleIntercept": intercept, "WindowCenter": centre, "WindowWidth": width}
+    for name, value in numbers.items():
+        setattr(file, name, pydicom.valuerep.DSfloat(value, validation_mode=0))
+    try:
+        found = read_radiograph(written(file))
+    except RadiographError:  # where all values become the same
+        return
+    assert np.ptp(found.pixels) > 0
+    if found.depth is not None:
+        assert 0 < found.depth.brightest <= 65535 and found.depth.levels.max() <= found.depth.brightest
+        for window in found.depth.windows:
+            assert np.isfinite(window.greys()).all()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("width", [0.9, 0.02, 5e-324])
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_windows_narrower_than_1(function: str, width: float, photometric: str) -> None:
+    """Of any width above 0 but for LINEAR (PS3.3 C.11.2.1.3): here values are tenths of a unit or less."""
+    stored = np.random.default_rng(2).integers(0, 4096, (40, 40))
+    file = dicom(stored, RescaleSlope=1 / 4096, RescaleIntercept=0, VOILUTFunction=function)
+    file.WindowCenter, file.PhotometricInterpretation = 0.5, photometric
+    file.WindowWidth = pydicom.valuerep.DSfloat(width, validation_mode=0)
+    grey = []
+    for x in stored.ravel() / 4096:
+        steep = min(max((x - 0.5) / Fraction(width), Fraction(-100)), Fraction(100))
+        share = 1 / (1 + math.exp(-4 * steep)) if function == "SIGMOID" else float(min(max(steep + Fraction(1, 2), 0), 1))
+        grey.append(255 * (1 - share if photometric == "MONOCHROME1" else share))
+    found = read_radiograph(written(file))
+    assert np.abs(found.pixels - np.reshape(grey, stored.shape)).max() <= 0.5 + 1e-6
+    assert not any("window" in note for note in found.notes)
+    assert found.depth is not None and (found.depth.windows[0].centre, found.depth.windows[0].width) == (0.5, width)
+    level_shown = np.clip(found.depth.windows[0].greys()[found.depth.levels], 0, 255)
+    # a step is drawn between two levels, so the value on the step itself may be either
+    assert np.abs(level_shown - found.pixels)[stored != 2048].max() <= 0.51
+
+
+def test_a_linear_window_narrower_than_1_cannot_be_used() -> None:
+    found = read_radiograph(written(dicom(square(), WindowCenter=1000, WindowWidth=0.9)))
+    assert "The file's window cannot be used." in found.notes
 
 
 def test_bits_beyond_those_stored_are_ignored() -> None:

@@ -6,14 +6,30 @@ import json
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
-from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from cxnet.errors import RadiographError
+from cxnet.radiograph import read_radiograph
 from tests.test_radiograph import RAMP, dicom, saved, square, written
 from tests.test_radiograph_fuzz import MAX_GROWTH, MAX_SECONDS, TEXTURE, _compressed, _exif
 
@@ -161,8 +177,115 @@ def lies() -> dict[str, tuple[bytes, set[str]]]:
         "dicom without fragments": (_patched(jls, b"\xfe\xff\x00\xe0", 0, b"\xfe\xff\xdd\xe0\0\0\0\0"), damaged),
         "dicom, deflated, of 200 MB": (_deflated_bomb(), {"UnsupportedFormat"}),
         "dicom with sequences nested 100,000 deep": (_nested(100_000), damaged),
-        "dicom with 300,000 elements": (_many_elements(300_000), {"Radiograph", "DamagedFile"}),
+        "dicom with 300,000 elements": (_many_elements(300_000), {"TooLarge"}),
     }
+
+
+#: Bytes of each file below, and what reading it may take: seconds of a core, and bytes beyond the file's own.
+COSTLY_BYTES, COSTLY_SECONDS, COSTLY_MEMORY = 2_000_000, 0.5, 40 * 2**20
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+_ANY_LENGTH = 2**32 - 1
+
+
+def _element(keyword: str, value: bytes, kind: bytes = b"", length: int | None = None) -> bytes:
+    """An element of implicit type or, with ``kind``, of an explicit one whose length has four bytes."""
+    tag, size = tag_for_keyword(keyword), len(value) if length is None else length
+    assert tag is not None
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind + b"\0\0" * bool(kind) + struct.pack("<I", size) + value
+
+
+def _with(element: bytes, syntax: str = ImplicitVRLittleEndian, instead: bool = False) -> bytes:
+    """A radiograph with an element before its pixel data, or instead of them."""
+    data = dicom(square())
+    data.file_meta.TransferSyntaxUID = syntax
+    plain = written(data)
+    at = plain.index(b"\xe0\x7f\x10\x00")
+    return plain[:at] + element + plain[at:] * (not instead)
+
+
+def _of_one_item(keyword: str, *elements: bytes) -> bytes:
+    content = b"".join(elements)
+    return _element(keyword, _ITEM + struct.pack("<I", len(content)) + content)
+
+
+def costly() -> dict[str, tuple[bytes, str]]:
+    """DICOM files of 2 MB that would take seconds if each value or item became an object, and what comes of each."""
+    size, explicit = COSTLY_BYTES, ExplicitVRLittleEndian
+    values, items = b"9\\" * (size // 2), (_ITEM + bytes(4)) * (size // 8)
+    damaged, large, read = "DamagedFile", "TooLarge", "Radiograph"
+    descriptor, entries = _element("LUTDescriptor", struct.pack("<3H", 2, 0, 16)), _element("LUTData", b"\0\0\1\0")
+    meta = written(dicom(square()))
+    return {
+        **{f"values of {each}": (_with(_element(each, values)), read)
+           for each in ("WindowCenter", "WindowCenterWidthExplanation", "StudyDescription")},
+        **{f"values of {each}": (_with(_element(each, values)), damaged)
+           for each in ("RescaleSlope", "PixelSpacing", "PatientOrientation", "ViewPosition", "BitsStored")},
+        "values of SpecificCharacterSet": (_with(_element("SpecificCharacterSet", values)), large),
+        "items of VOILUTSequence": (_with(_element("VOILUTSequence", items)), large),
+        "items of ViewCodeSequence": (_with(_element("ViewCodeSequence", items, b"SQ"), explicit), large),
+        "items until an end": (_with(_element("ModalityLUTSequence", items + _END, length=_ANY_LENGTH)), large),
+        "items that are not wanted": (_with(_element("OtherPatientIDsSequence", items + _END, length=_ANY_LENGTH)), large),
+        "items of a slope": (_with(_element("RescaleSlope", items, b"SQ"), explicit), damaged),
+        "items of the pixels": (_with(_element("PixelData", items, b"SQ"), explicit, True), damaged),
+        "values of the pixels": (_with(_element("PixelData", values, b"UC"), explicit, True), damaged),
+        "entries": (_with(_of_one_item("VOILUTSequence", descriptor, _element("LUTData", bytes(size)))), read),
+        "descriptors": (_with(_of_one_item("VOILUTSequence", _element("LUTDescriptor", values), entries)), read),
+        "values of a table's title": (
+            _with(_of_one_item("VOILUTSequence", descriptor, entries, _element("LUTExplanation", values))), read),
+        "values of a code": (_with(_of_one_item("ViewCodeSequence", _element("CodeMeaning", values))), read),
+        "values in the header": (meta[:132] + _element("MediaStorageSOPClassUID", values, b"UC") + meta[132:], large),
+        "fragments": (
+            _with(_element("PixelData", items + _END, b"OB", _ANY_LENGTH), explicit, True)
+            .replace(explicit.encode(), RLELossless.encode()), large),
+    }  # fmt: skip
+
+
+def _outcome(data: bytes) -> str:
+    try:
+        return type(read_radiograph(data)).__name__
+    except RadiographError as error:
+        return type(error).__name__
+
+
+def test_files_that_cost_more_than_they_weigh() -> None:
+    failures = []
+    for name, (data, expected) in costly().items():
+        started = time.process_time()
+        found = _outcome(data)
+        seconds = time.process_time() - started
+        if found != expected or seconds > COSTLY_SECONDS:
+            failures.append(f"{name}: {found} after {seconds:.2f} s")
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("name", ["values of WindowCenter", "items of VOILUTSequence", "values in the header"])
+def test_files_that_hold_more_than_they_weigh(name: str) -> None:
+    data, expected = costly()[name]
+    tracemalloc.start()
+    try:
+        assert _outcome(data) == expected
+        assert tracemalloc.get_traced_memory()[1] < COSTLY_MEMORY
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_with_every_element_that_is_read_is_far_from_the_limits() -> None:
+    """A large private sequence, fragments and a long list of windows, as a scanner may write them."""
+    data = dicom(square(), WindowCenter=list(range(1000, 3000)), WindowWidth=[500] * 2000)
+    item = Dataset()
+    item.PatientID = "x"
+    data.add_new(0x00290010, "LO", "CXNET")
+    data.add_new(0x00291010, "SQ", Sequence([item] * 500))
+    data[0x00291010].is_undefined_length = True
+    data.compress(RLELossless)
+    pixels = data.PixelData
+    fragments = list(generate_fragments(pixels))[1:]
+    whole = b"".join(fragments)
+    data.PixelData = encapsulate([whole], fragments_per_frame=len(whole) // 2, has_bot=False)
+    found = read_radiograph(written(data))
+    np.testing.assert_array_equal(
+        found.pixels, read_radiograph(written(dicom(square(), WindowCenter=1000, WindowWidth=500))).pixels
+    )
 
 
 def test_files_that_lie(tmp_path: Path) -> None:

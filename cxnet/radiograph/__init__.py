@@ -213,12 +213,13 @@ def read_radiograph(data: bytes) -> Radiograph:
             pixels, depth = render(picture, stored, notes, sha256)
     else:
         kind, name = kind_of(data)
-        decoded = _guarded(name, lambda: decode_picture(data, kind, notes))
+        decoded, white_is_zero = _guarded(name, lambda: decode_picture(data, kind, notes))
         if decoded.ndim == 3 or decoded.dtype == np.uint8:
             pixels = grey(decoded, notes)
         else:
             values, black, white = ends(decoded, notes)
-            pixels, depth = scaled(values, black, white), depth_of_picture(values, black, white, sha256)
+            pixels = scaled(values, black, white)
+            depth = depth_of_picture(values, black, white, sha256, white_is_zero)
     if int(pixels.min()) == int(pixels.max()):
         raise OutOfScope(
             "Every pixel of this picture has the same value, so there is nothing to read; choose another file."

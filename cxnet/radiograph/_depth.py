@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -88,7 +88,8 @@ class Depth:
         Values after the Modality LUT, evenly from the darkest to the brightest that occurs; means of them (area) where the
         longest side would exceed :data:`DEPTH_SIDE_PX`. Bright is bone, also for MONOCHROME1. Read-only.
     offset, step : float
-        ``offset + step * level`` is the value in the file's units; a negative step for MONOCHROME1.
+        ``offset + step * level`` is the value in the file's units; a negative step where their lowest is white
+        (MONOCHROME1, and TIFF files whose zero is white).
     unit : float
         The smallest difference of two values that the file could tell apart. One unit is a power of two of levels, as
         large as fits, so every value of a file is kept exactly; but for floats, or more than 65,536 values.
@@ -146,11 +147,11 @@ class Scale(NamedTuple):
         """
         first = int(padded)
         step = (high / 2 - low / 2) / ((_TOP - first) / 2)  # halves, as the difference of two floats may overflow
-        if not step > 0:
+        if not step / 2 > 0:  # or below the smallest float
             return None
         if unit is not None and unit >= step:
             step = unit / 2 ** math.floor(math.log2(unit / step))
-        last = first + round((high / 2 - low / 2) / (step / 2))
+        last = min(first + round((high / 2 - low / 2) / (step / 2)), _TOP)
         return (
             Scale(low + step * last, -step, first, last) if inverted else Scale(low - step * first, step, first, last)
         )
@@ -199,12 +200,17 @@ def reduced(levels_of: Callable[[slice], NDArray[np.uint16]], height: int, width
 
 
 def tells_more(seen: NDArray[np.integer[Any]], windows: tuple[Window, ...]) -> bool:
-    """Whether there is more to see than the 8-bit picture: other windows, or levels that share a grey in it."""
+    """Whether there is more to see than the 8-bit picture: other windows, or levels that share a grey in it.
+
+    ``seen`` are the levels that occur, each once.
+    """
     greys = np.rint(np.clip(windows[0].greys()[seen], 0, 255))
     return len(windows) > 1 or len(np.unique(greys)) < len(seen)
 
 
-def depth_of_picture(values: NDArray[Any], black: float, white: float, sha256: str) -> Depth | None:
+def depth_of_picture(
+    values: NDArray[Any], black: float, white: float, sha256: str, white_is_zero: bool = False
+) -> Depth | None:
     """What a picture of other numbers than bytes holds beyond 8 bits; None where that is nothing.
 
     Parameters
@@ -215,6 +221,8 @@ def depth_of_picture(values: NDArray[Any], black: float, white: float, sha256: s
         Values that are 0 and 255 in the 8-bit picture.
     sha256 : str
         Of the file.
+    white_is_zero : bool
+        Whether the file stores 65535 less each value; then offset, step and window are told of what it stores.
     """
     unit = 1.0 if np.issubdtype(values.dtype, np.integer) else None
     scale = Scale.over(float(values.min()), float(values.max()), unit)
@@ -228,7 +236,11 @@ def depth_of_picture(values: NDArray[Any], black: float, white: float, sha256: s
         return found
 
     levels = reduced(levels_of, *values.shape)
-    windows = (scale.straight(AS_GIVEN, black, white),)
-    if not tells_more(np.flatnonzero(seen), windows):
+    window = scale.straight(AS_GIVEN, black, white)
+    if not tells_more(np.flatnonzero(seen), (window,)):
         return None
-    return Depth(levels, scale.offset, scale.step, unit or scale.step, scale.last, False, windows, sha256)
+    offset, step = scale.offset, scale.step
+    if white_is_zero:
+        assert window.centre is not None
+        offset, step, window = _TOP - offset, -step, replace(window, centre=_TOP - window.centre)
+    return Depth(levels, offset, step, unit or scale.step, scale.last, False, (window,), sha256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from cxnet.errors import DamagedFile, OutOfScope, UnsupportedFormat
 from cxnet.radiograph._codestream import PLUGINS, Encoded
 from cxnet.radiograph._depth import AS_GIVEN, Depth, Scale, Window, reduced, tells_more, title_of
+from cxnet.radiograph._elements import raw_value, read_elements
 from cxnet.radiograph._picture import blocks, check_size, scaled
 from cxnet.radiograph._view import check_view
 
@@ -45,8 +45,10 @@ _OTHER_PARTS = (
 
 #: Windows, and lookup tables, of a file that are read.
 MAX_WINDOWS = 8
-#: A window of width 1 is a step (PS3.3 C.11.2.1.2.1).
+#: A LINEAR window of width 1 is a step (PS3.3 C.11.2.1.2.1).
 _NARROWEST = 1e-9
+#: VOI LUT Functions that take centre and width as they are; any other is read as LINEAR, as the standard's default.
+_WITHOUT_STEP = ("LINEAR_EXACT", "SIGMOID")
 
 EXPORT = "export the radiograph as an uncompressed DICOM, PNG or JPEG file"
 
@@ -120,7 +122,7 @@ def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
     if DeflatedExplicitVRLittleEndian.encode() in data:
         raise UnsupportedFormat(f"Deflated DICOM files are not read, as they can unpack without limit; {EXPORT}.")
     bare = data[128:132] != b"DICM"
-    dataset = pydicom.dcmread(io.BytesIO(data), force=bare, specific_tags=list(_READ_TAGS))
+    dataset = read_elements(data, bare, _READ_TAGS)
     if getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise UnsupportedFormat(
             "This is the index of a folder of DICOM files (DICOMDIR) and holds no picture; choose the other files."
@@ -164,7 +166,7 @@ def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
         raise UnsupportedFormat(f"The bits of a pixel lie in an unusual place in this DICOM file; {EXPORT}.")
     slope, intercept = _rescale(dataset, notes)
     modality_items, voi_items = _items(dataset, "ModalityLUTSequence"), _items(dataset, "VOILUTSequence")
-    modality_table = _table(dataset, modality_items[0], signed) if modality_items else None
+    modality_table = _table(modality_items[0], signed) if modality_items else None
     if modality_table is None and modality_items:
         raise DamagedFile(f"The modality lookup table of the DICOM file is damaged; {EXPORT}.")
     if modality_table is not None:
@@ -181,7 +183,7 @@ def read_dicom(data: bytes, notes: list[str]) -> tuple[Dicom, Encoded]:
         slope,
         intercept,
         modality_table,
-        [_table(dataset, item, voi_signed) for item in voi_items],
+        [_table(item, voi_signed) for item in voi_items],
         [title_of(item.get("LUTExplanation"), "lookup table", number) for number, item in enumerate(voi_items, 1)],
         numbers(dataset.get("WindowCenter"))[:MAX_WINDOWS],
         numbers(dataset.get("WindowWidth"))[:MAX_WINDOWS],
@@ -263,7 +265,7 @@ def _rescale(dataset: Any, notes: list[str]) -> tuple[float, float]:
     """Slope and intercept (PS3.3 C.11.1); 1 and 0 where there are none, or none that work."""
     found = [numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (numbers[0] if numbers else default for numbers, default in zip(found, (1.0, 0.0), strict=True))
-    if 0 < abs(slope) < 1e30 and abs(intercept) < 1e30:
+    if 1e-30 < abs(slope) < 1e30 and abs(intercept) < 1e30:
         return slope, intercept
     notes.append("The file's rescale values cannot be used and were ignored.")
     return 1.0, 0.0
@@ -282,15 +284,14 @@ def _window_titles(dataset: Any) -> list[str]:
     return [title_of(text, "window", number) for number, text in enumerate(texts, 1)]
 
 
-def _table(dataset: Any, item: Any, signed: bool) -> _Table | None:
+def _table(item: Any, signed: bool) -> _Table | None:
     """The lookup table of an item; None where it is damaged.
 
     ``signed`` says whether the input of the table may be negative; then so is its first input (PS3.3 C.11.2.1.1). A
     file that types it as signed itself is believed.
     """
-    implicit, little = dataset.original_encoding
-    descriptor = _words(item.get("LUTDescriptor"), little)
-    words = _words(item.get("LUTData"), little)
+    descriptor, typed_signed = _words(item, "LUTDescriptor")
+    words, _ = _words(item, "LUTData")
     if len(descriptor) != 3:
         return None
     count, first, bits = int(descriptor[0]) or 65536, int(descriptor[1]), int(descriptor[2])
@@ -298,17 +299,21 @@ def _table(dataset: Any, item: Any, signed: bool) -> _Table | None:
     entries = words.view(np.uint8) if bits == 8 and len(words) < count else words
     if not 8 <= bits <= 16 or len(entries) < count:
         return None
-    typed_signed = not implicit and item["LUTDescriptor"].VR == "SS"
     if first >= 32768 and (signed or typed_signed):
         first -= 65536
     return _Table(first, entries[:count].astype(np.uint16))
 
 
-def _words(value: Any, little: bool) -> NDArray[np.uint16]:
-    """Values of US, SS or OW as little-endian words."""
-    if isinstance(value, bytes):
-        return np.frombuffer(value[: len(value) // 2 * 2], "<u2" if little else ">u2").astype("<u2")
-    return np.array([int(number) % 65536 for number in numbers(value)], "<u2")
+def _words(item: Any, name: str) -> tuple[NDArray[np.uint16], bool]:
+    """Up to 65,536 values of US, SS or OW as little-endian words, and whether the file types them as signed.
+
+    Straight from the bytes: pydicom would make a number of each, however many of them there are.
+    """
+    value, kind, little = raw_value(item, name)
+    if kind not in (None, "US", "SS", "OW", "OB", "UN"):
+        return np.empty(0, "<u2"), False
+    value = value[: min(len(value) // 2, 65536) * 2]
+    return np.frombuffer(value, "<u2" if little else ">u2").astype("<u2"), kind == "SS"
 
 
 def _padding(dataset: Any, signed: bool) -> tuple[int, int] | None:
@@ -372,7 +377,7 @@ def render(
     windows = tuple(_window_of(view, scale, picture) for view in views)
     deep = np.zeros(len(counts), np.uint16)
     deep[levels] = scale.levels(values)
-    if not tells_more(deep[levels], windows):
+    if not tells_more(np.unique(deep[levels]), windows):
         return pixels, None
     kept = reduced(lambda rows: deep[stored[rows].astype(np.int32) - lowest], *stored.shape)
     return pixels, Depth(kept, scale.offset, scale.step, unit, scale.last, padded, windows, sha256)
@@ -444,7 +449,9 @@ def _by_table(values: NDArray[np.float64], title: str, table: _Table | None) -> 
 
 def _by_window(values: NDArray[np.float64], title: str, centre: float, width: float, function: str) -> _View | None:
     """Values after a window; None where it cannot work or shows nothing."""
-    if not (np.isfinite(centre) and np.isfinite(width) and width >= 1):
+    # a width of less than 1 is one too, unless LINEAR (PS3.3 C.11.2.1.3)
+    wide_enough = width > 0 if function in _WITHOUT_STEP else width >= 1
+    if not (np.isfinite(centre) and np.isfinite(width) and wide_enough):
         return None
     shown = _window(values, centre, width, function)
     return _View(title, shown, 0.0, 1.0, window=(centre, width)) if np.ptp(shown) > 1 / 255 else None
@@ -452,7 +459,7 @@ def _by_window(values: NDArray[np.float64], title: str, centre: float, width: fl
 
 def _window_of(view: _View, scale: Scale, picture: Dicom) -> Window:
     """The same way to show values, for all levels of a scale."""
-    more = int(picture.function not in ("LINEAR_EXACT", "SIGMOID"))
+    more = int(picture.function not in _WITHOUT_STEP)
     if view.table is not None:
         centre = width = None
         shown = view.table(scale.values())
@@ -461,7 +468,7 @@ def _window_of(view: _View, scale: Scale, picture: Dicom) -> Window:
     else:
         centre, width = view.window
         if picture.function != "SIGMOID":
-            middle, half = centre - more / 2, max(width - more, _NARROWEST) / 2
+            middle, half = centre - more / 2, (max(width - 1, _NARROWEST) if more else width) / 2
             straight = scale.straight(view.title, middle - half, middle + half, more)
             return replace(straight, centre=centre, width=width)
         shown = _window(scale.values(), centre, width, picture.function)
@@ -476,10 +483,10 @@ def _window(values: NDArray[np.float64], centre: float, width: float, function: 
     pydicom's own function scales its output range by the rescale slope too, which turns a picture with a negative
     slope upside down.
     """
-    if function == "SIGMOID":
-        shown = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
-    elif function == "LINEAR_EXACT":
-        shown = (values - centre) / width + 0.5
+    if function in _WITHOUT_STEP:
+        with np.errstate(over="ignore"):  # a tiny width is a step
+            places = (values - centre) / width
+        shown = 1 / (1 + np.exp(-4 * np.clip(places, -175, 175))) if function == "SIGMOID" else places + 0.5
     else:
         shown = (values - (centre - 0.5)) / max(width - 1, _NARROWEST) + 0.5
     return np.asarray(np.clip(shown, 0, 1), np.float64)

@@ -47,8 +47,11 @@ def kind_of(data: bytes) -> tuple[str, str]:
     )
 
 
-def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
-    """(height, width) of any number type, or uint8 (height, width, 2 to 4), the last of 2 and 4 being alpha."""
+def decode_picture(data: bytes, kind: str, notes: list[str]) -> tuple[NDArray[Any], bool]:
+    """(height, width) of any number type, or uint8 (height, width, 2 to 4), the last of 2 and 4 being alpha.
+
+    Then whether these are 65535 less what the file stores, as of 16-bit TIFF files whose zero is white.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(data), formats=[kind, "MPO"] if kind == "JPEG" else [kind]) as image:
@@ -71,13 +74,13 @@ def decode_picture(data: bytes, kind: str, notes: list[str]) -> NDArray[Any]:
             found = _array(upright, mode)
             # Pillow turns pictures whose zero is white round if they have 8 bits, but not if they have 16
             white_is_zero = kind == "TIFF" and mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(262) == 0
-            return 65535 - found if white_is_zero else found
+            return (65535 - found, True) if white_is_zero else (found, False)
         if "transparency" in upright.info or mode in ("PA", "La", "RGBa"):
-            return _array(upright, "RGBA")
+            return _array(upright, "RGBA"), False
         if mode in ("L", "LA", "RGB", "RGBA"):
-            return _array(upright, mode)
+            return _array(upright, mode), False
         if mode in ("1", "P", "CMYK", "YCbCr", "RGBX"):
-            return _array(upright, "L" if mode == "1" else "RGB")
+            return _array(upright, "L" if mode == "1" else "RGB"), False
     raise UnsupportedFormat(f"The colour model {mode} is not read; save the picture as grey or RGB.")
 
 

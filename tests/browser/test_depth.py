@@ -13,7 +13,8 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxnet.radiograph import read_radiograph
+from cxnet.radiograph import Depth, Window, read_radiograph
+from pages import _viewer
 from tests.browser.conftest import ROOT, TIMEOUT_S, idle, serve
 from tests.browser.test_viewer import Case, canvas, drag, middles
 from tests.test_depth import windowed
@@ -78,6 +79,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "tables": lambda: written(tables()),
     "padded": lambda: written(padded()),
     "png": lambda: saved(Image.fromarray((blocks() * 16).astype(np.uint16)), "PNG"),
+    "14 bits": lambda: saved(Image.fromarray((blocks() * 4 + 3).astype(np.uint16)), "PNG"),
+    "white is zero": lambda: saved(Image.fromarray((65535 - blocks() * 16).astype(np.uint16)), "TIFF", tiffinfo={262: 0}),
+    "tiny": lambda: saved(Image.fromarray((blocks() * 1e-12).astype(np.float32)), "TIFF"),
     "reduced": lambda: written(
         dicom(np.kron(VALUES, np.ones((200, 200), np.int64)), WindowCenter=2048, WindowWidth=3001)
     ),
@@ -175,7 +179,7 @@ def test_the_second_window_shows_what_8_bits_do_not_have(viewed: Any, made: dict
         expect(case.viewer.get_by_role("status")).to_contain_text("other pictures keep the first")
         np.testing.assert_array_equal(middles_of(case, 1)[:4], eight)
     else:
-        expect(case.viewer.locator(".state")).to_contain_text(re.compile(r"C 203[12] W 65 · "))
+        expect(case.viewer.locator(".state")).to_contain_text("C 2031.5 W 65 · ")
         assert 1 < len(np.unique(middles_of(case, 1)[:4])) <= 7  # linked, as well as 8 bits can be
     case.canvas().focus()
     case.press("0")
@@ -215,12 +219,31 @@ def test_values_and_window_are_told_in_units_of_the_file(viewed: Any) -> None:
     expect(case.viewer.locator(".state")).to_contain_text("C 2048 W 3001 · 1.0×")
     drag(case, (0.5, 0.5), (-100, 0), "right")
     told_now = case.viewer.locator(".state").inner_text()
-    found = re.match(r"C (\d+) W (\d+) ", told_now)
+    found = re.match(r"C ([\d.]+) W ([\d.]+) ", told_now)
     assert found, told_now
-    centre, width = int(found[1]), int(found[2])
+    centre, width = float(found[1]), float(found[2])
     assert centre == 2048 and 1500 < width < 2500
     assert np.abs(middles(case) - by_standard(centre, width)).max() <= 1
     expect(case.viewer.get_by_label("Window")).to_have_value("own")
+
+
+def test_the_list_and_the_line_below_tell_the_same_window(viewed: Any) -> None:
+    case = open_file(viewed, "14 bits")
+    expect(case.viewer.get_by_label("Window").locator("option").first).to_have_text(re.compile("C 8191.5 W 16383$"))
+    expect(case.viewer.locator(".state")).to_contain_text("C 8191.5 W 16383 · ")
+
+
+@pytest.mark.parametrize("name", ["white is zero", "tiny"])
+def test_values_are_told_as_the_file_stores_them(viewed: Any, name: str) -> None:
+    case = open_file(viewed, name)
+    case.page.mouse.move(*case.at(0, 5.5 / 16, 9.5 / 16))
+    told = case.viewer.locator(".value").first.inner_text()
+    found = re.search(r"value ([-+.e0-9]+)", told)
+    assert found, told
+    stored = 65535 - VALUES[9, 5] * 16 if name == "white is zero" else VALUES[9, 5] * 1e-12
+    assert float(found[1]) == pytest.approx(stored, rel=1e-3)
+    if name == "white is zero":
+        assert float(found[1]) == stored
 
 
 def test_a_narrow_window_is_set_finely(viewed: Any) -> None:
@@ -233,3 +256,17 @@ def test_a_narrow_window_is_set_finely(viewed: Any) -> None:
         drag(case, (0.9, 0.5), (-380, 0), "right")
     # not narrower than four of the 4,096 values
     assert case.view()["width"] * 3000 / 255 >= 3.9
+
+
+def test_python_and_the_browser_write_numbers_alike(viewed: Any) -> None:
+    script = (ROOT / "pages" / "viewer_pictures.js").read_text("utf-8")
+    rng = np.random.default_rng(5)
+    for unit, offset in ((1, 0), (1, 1e9), (0.5, -20), (0.0244, 800), (1e-9, 0), (2e-12, 0), (1e-30, 1e-27), (1e28, 0)):
+        depth = Depth(np.eye(2, dtype=np.uint16), offset, unit, unit, 4095, False, (Window("a"),), "0" * 64)
+        halves = [offset + unit * half / 2 for half in (-3, 0, 1, 8191, *rng.integers(0, 8190, 40).tolist())]
+        values = [*halves, *(offset + unit * rng.random(40) * 4095).tolist()]
+        sent = {"decimals": _viewer._decimals(depth), "digits": _viewer._digits(depth)}
+        written_there = viewed.evaluate(
+            f"([depth, values]) => {{ {script}\n return values.map((value) => inUnits(depth, value, 1)); }}", [sent, values]
+        )
+        assert written_there == [_viewer._in_units(depth, value) for value in values]
