@@ -98,7 +98,10 @@ async function depthOf(sent) {
 
 function inUnits(depth, value, more = 0) {
   // A value as finely as the file has them, or `more` finer; the window list is written so too, by _in_units of _viewer.py.
-  if (depth.digits === null) return String(Number(value.toFixed(depth.decimals + more)));
+  if (depth.digits === null) {
+    const told = value.toFixed(depth.decimals + more);
+    return !Number(told) ? "0" : told.includes(".") ? told.replace(/\.?0+$/, "") : told;
+  }
   const [mantissa, exponent] = value.toExponential(depth.digits - 1 + more).split("e");
   return value ? `${Number(mantissa)}e${exponent}` : "0";
 }

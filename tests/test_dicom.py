@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -30,7 +30,6 @@ from cxnet.errors import DamagedFile, OutOfScope, RadiographError, TooLarge, Uns
 from cxnet.radiograph import read_radiograph
 from cxnet.radiograph._view import CODES
 from tests.test_radiograph import RAMP, SECRET, dicom, jpeg_lossless, lookup_table, refusal, saved, square, written
-
 
 #: Every value of 16 bits once.
 _EVERY_VALUE = np.arange(65536).reshape(256, 256)
@@ -185,6 +184,9 @@ _EXTREME = st.one_of(
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
+@example(5e-324, 0.0, 0.0, 0.0, "LINEAR", "MONOCHROME2")  # half a step is 0
+@example(1e-320, 0.0, 0.0, 0.0, "LINEAR", "MONOCHROME1")  # more levels than fit
+@example(1.0, 0.0, 2048.0, 5e-324, "SIGMOID", "MONOCHROME2")
 def test_no_number_of_a_file_breaks_its_reader(
     slope: float, intercept: float, centre: float, width: float, function: str, photometric: str
 ) -> None:
@@ -215,7 +217,9 @@ def test_windows_narrower_than_1(function: str, width: float, photometric: str) 
     grey = []
     for x in stored.ravel() / 4096:
         steep = min(max((x - 0.5) / Fraction(width), Fraction(-100)), Fraction(100))
-        share = 1 / (1 + math.exp(-4 * steep)) if function == "SIGMOID" else float(min(max(steep + Fraction(1, 2), 0), 1))
+        share = (
+            1 / (1 + math.exp(-4 * steep)) if function == "SIGMOID" else float(min(max(steep + Fraction(1, 2), 0), 1))
+        )
         grey.append(255 * (1 - share if photometric == "MONOCHROME1" else share))
     found = read_radiograph(written(file))
     assert np.abs(found.pixels - np.reshape(grey, stored.shape)).max() <= 0.5 + 1e-6

@@ -80,7 +80,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "padded": lambda: written(padded()),
     "png": lambda: saved(Image.fromarray((blocks() * 16).astype(np.uint16)), "PNG"),
     "14 bits": lambda: saved(Image.fromarray((blocks() * 4 + 3).astype(np.uint16)), "PNG"),
-    "white is zero": lambda: saved(Image.fromarray((65535 - blocks() * 16).astype(np.uint16)), "TIFF", tiffinfo={262: 0}),
+    "white is zero": lambda: saved(
+        Image.fromarray((65535 - blocks() * 16).astype(np.uint16)), "TIFF", tiffinfo={262: 0}
+    ),
     "tiny": lambda: saved(Image.fromarray((blocks() * 1e-12).astype(np.float32)), "TIFF"),
     "reduced": lambda: written(
         dicom(np.kron(VALUES, np.ones((200, 200), np.int64)), WindowCenter=2048, WindowWidth=3001)
@@ -267,6 +269,7 @@ def test_python_and_the_browser_write_numbers_alike(viewed: Any) -> None:
         values = [*halves, *(offset + unit * rng.random(40) * 4095).tolist()]
         sent = {"decimals": _viewer._decimals(depth), "digits": _viewer._digits(depth)}
         written_there = viewed.evaluate(
-            f"([depth, values]) => {{ {script}\n return values.map((value) => inUnits(depth, value, 1)); }}", [sent, values]
+            f"([depth, values]) => {{ {script}\n return values.map((value) => inUnits(depth, value, 1)); }}",
+            [sent, values],
         )
         assert written_there == [_viewer._in_units(depth, value) for value in values]
