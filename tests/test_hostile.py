@@ -181,7 +181,7 @@ def test_jpeg_lossless_takes_the_memory_that_was_foreseen(tmp_path: Path) -> Non
     print(f"{len(data) / 2**20:.0f} MB, {found}")
     assert found["outcome"] == "Radiograph"
     foreseen = codestream._resident(len(data), layout_of(2000, 3000))
-    assert 0.6 * foreseen < found["growth"] < foreseen + 32 * 2**20
+    assert 0.6 * foreseen < found["growth"] < foreseen + 48 * 2**20  # of this process 8 bytes a pixel
 
 
 def test_an_archive_holds_one_file_at_a_time_in_memory(tmp_path: Path) -> None:
