@@ -143,9 +143,7 @@ def take_uploads() -> None:
     uploader's list without them, and its sentences stay as long.
     """
     drop_link_error()
-    # the files of a drop arrive one by one: what was said of the first ones still holds
-    refused = st.session_state.get("upload_refused", [])
-    st.session_state["upload_refused"] = [one for one in refused if time.monotonic() - one[0] < SAME_DROP_S]
+    _begin_refusals()
     files = st.session_state.get(uploader_key()) or []
     before: dict[str, list[tuple[str, str]]] = st.session_state.get("files_read", {})
     told = {file.file_id: before.get(file.file_id, []) for file in files}
@@ -164,14 +162,37 @@ def take_uploads() -> None:
     st.session_state["upload_errors"] = said
 
 
+@dataclass
+class _Refused:
+    """Files that were turned away, by status; when the page learned of it, and whether a drop has been read since."""
+
+    counts: Counter[int]
+    when: float
+    read: bool
+
+
+def _begin_refusals() -> None:
+    """A drop is read: forget what was told of earlier ones, but not what was told of this one while it arrived."""
+    now = time.monotonic()
+    told: list[_Refused] = st.session_state.get("upload_refused", [])
+    told = [one for one in told if not one.read and now - one.when < SAME_DROP_S]
+    for one in told:
+        one.read = True
+    st.session_state["upload_refused"] = told
+    _learn_refusals(read=True)
+
+
+def _learn_refusals(read: bool) -> None:
+    context = get_script_run_ctx()
+    if context is not None and (counts := _server.refused(context.session_id)):
+        st.session_state["upload_refused"].append(_Refused(counts, time.monotonic(), read))
+
+
 def refusals() -> list[str]:
     """Files that were turned away before they were read, a sentence for each reason; told until files are dropped later."""
-    context = get_script_run_ctx()
-    now = time.monotonic()
-    kept: list[tuple[float, Counter[int]]] = st.session_state.setdefault("upload_refused", [])
-    if context is not None and (counts := _server.refused(context.session_id)):
-        kept.append((now, counts))
-    total: Counter[int] = sum((counts for _, counts in kept), Counter())
+    kept: list[_Refused] = st.session_state.setdefault("upload_refused", [])
+    _learn_refusals(read=False)
+    total: Counter[int] = sum((one.counts for one in kept), Counter())
     most = f"{_server.WAITING_FILES:,} files and {_server.WAITING_BYTES // 2**20} MB"
     reasons = {413: f"a drop may have {most} in all; drop them later", 503: _FULL}
     said = {status: "1 file was" if count == 1 else f"{count} files were" for status, count in total.items()}

@@ -197,16 +197,23 @@ def test_a_full_server_reads_no_more_and_says_so(at: AppTest, monkeypatch: pytes
 def test_what_was_turned_away_is_told_without_a_drop_and_until_a_later_one(
     at: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = iter([Counter({503: 3}), Counter(), Counter({413: 1, 503: 1})])
-    monkeypatch.setattr(_session._server, "refused", lambda session: next(refused, Counter()))
+    refused: list[Counter[int]] = []
+    monkeypatch.setattr(_session._server, "refused", lambda session: refused.pop() if refused else Counter())
     full = "files were not taken, as the server's memory is full"
+    refused.append(Counter({503: 3}))
     assert [told.startswith(f"3 {full}") for told in drop(at)] == [True]  # the browser had nothing to send
-    assert [told.startswith(f"3 {full}") for told in drop(at, PICTURES[2])] == [True]  # of the same drop
-    many, more = drop(at)
-    assert many.startswith("1 file was not taken, as a drop may have") and more.startswith(f"4 {full}")
+    assert [told.startswith(f"3 {full}") for told in drop(at, PICTURES[2])] == [True]  # the rest of that drop
+    assert drop(at, PICTURES[3]) == []  # another drop
+    refused.append(Counter({413: 1, 503: 2}))
+    many, more = drop(at, PICTURES[4])
+    assert many.startswith("1 file was not taken, as a drop may have") and more.startswith(f"2 {full}")
+    assert drop(at) == [many, more]
+    assert drop(at, PICTURES[5]) == []
+    refused.append(Counter({503: 3}))
+    assert len(drop(at)) == 1
     monkeypatch.setattr(_session, "SAME_DROP_S", 0.0)
-    assert drop(at, PICTURES[3]) == []
-    assert kept(at) == [case(2), case(3)]
+    assert drop(at, PICTURES[6]) == []  # much later
+    assert kept(at) == [case(number) for number in range(2, 7)]
 
 
 def test_the_page_shows_the_sentence_and_the_radiographs() -> None:
