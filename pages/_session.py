@@ -115,6 +115,13 @@ def networks() -> dict[str, Card]:
     return found
 
 
+def choose_network() -> Card:
+    """The sidebar's choice of a network, which pages share."""
+    cards = networks()
+    names = list(cards)
+    return cards[setting(st.selectbox, "Network", "model", names[0], names, format_func=lambda name: cards[name].title)]
+
+
 def _bounded(name: str) -> OrderedDict[Hashable, Any]:
     found: OrderedDict[Hashable, Any] = st.session_state.setdefault(name, OrderedDict())
     _memory.hold(found)

@@ -22,12 +22,8 @@ _panels.notice()
 def choose_settings() -> tuple[Settings, str, bool]:
     """Everything in the sidebar: settings of the analysis, the channel to show, whether scales are shared."""
     with st.sidebar:
-        cards = _session.networks()
-        names = list(cards)
-        model = _session.setting(
-            st.selectbox, "Network", "model", names[0], names, format_func=lambda name: cards[name].title
-        )
-        known = cards[model]
+        known = _session.choose_network()
+        model = known.name
         targets = ["predicted", *known.classes]
         target = _session.setting(
             st.selectbox, "Class to explain", "target", "predicted", targets,
@@ -57,7 +53,8 @@ def choose_settings() -> tuple[Settings, str, bool]:
             early = _session.setting(st.checkbox, "Stop when the top five have settled", "early", True)
             seed = int(_session.setting(st.number_input, "Seed", "seed", 0, 0, 2**31 - 1))
         st.button("Forget everything", on_click=_session.forget, help="Drops all radiographs and results of this tab.")
-    _session.write_url(model=model if model != names[0] else None, target=target if target != "predicted" else None)
+    first = next(iter(_session.networks()))
+    _session.write_url(model=model if model != first else None, target=target if target != "predicted" else None)
     settings = Settings(
         model=model,
         target=None if target == "predicted" else target,

@@ -34,12 +34,7 @@ def empty_state() -> None:
 
 
 with st.sidebar:
-    cards = _session.networks()
-    names = list(cards)
-    model = _session.setting(
-        st.selectbox, "Network", "model", names[0], names, format_func=lambda name: cards[name].title
-    )
-    card = cards[model]
+    card = _session.choose_network()
     st.button("Forget everything", on_click=_session.forget, help="Drops all radiographs and results of this tab.")
 samples = bool(st.session_state.get("set-batch-samples", False))
 # files that were dropped just now are among them: the uploader has taken them before the page is run
@@ -54,7 +49,7 @@ tier = _session.setting(
 )  # fmt: skip
 _session.setting(st.toggle, "With the eight synthetic samples", "batch-samples", False)
 asked_before = {one.radiograph.sha256: one.network for one in _session.stored_cases()}
-others = [one for one in cases.values() if asked_before.get(one.sha256) not in (None, model)]
+others = [one for one in cases.values() if asked_before.get(one.sha256) not in (None, card.name)]
 if others:
     were = "was" if len(others) == 1 else "were"
     st.warning(

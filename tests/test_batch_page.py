@@ -32,6 +32,7 @@ from cxnet.radiograph import Radiograph, open_radiograph
 from cxnet.verdict import NAMES
 from cxnet.weights import card
 from pages import _jobs, _many, _session
+from tests.test_whatif import press
 
 APP = str(Path(__file__).parents[1] / "app.py")
 SMALL = "base-cnn-v2/fold-0"
@@ -245,12 +246,6 @@ def open_page(*files: bytes) -> AppTest:
         at.file_uploader[0].upload(f"{number}.png", content, "image/png")
     if files:
         at.run()
-    assert not at.exception
-    return at
-
-
-def press(at: AppTest, key: str) -> AppTest:
-    at.button(key=key).click().run()
     assert not at.exception
     return at
 
