@@ -15,9 +15,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from cxnet import runs, wrong_reasons
+from cxnet.errors import CxnetError
 from cxnet.runs import Run
 from cxnet.statistics import Metric
-from cxnet.wrong_reasons import ANSWERS, PROPERTIES, WRONG, PairedReasons, PropertyAuc, Rate, StoredAudit
+from cxnet.wrong_reasons import ANSWERS, PROPERTIES, WRONG, Agreement, PairedReasons, PropertyAuc, Rate, StoredAudit
 
 LIGHT = {"text": "#15232a", "helper": "#6f858c"}
 DARK = {"text": "#e3eaed", "helper": "#6b828a"}
@@ -40,7 +41,7 @@ ZONES = {
 }
 PARTS = {"cell": "Cell of the matrix", "answer": "Answer", "fold": "Fold", "source": "Source", "view": "View"}
 MOST_OFFENDERS = 20
-RESAMPLES_PROPERTIES = 300
+RESAMPLES_PROPERTIES, RESAMPLES_MEDIANS = 300, 1000
 
 
 def _dark() -> bool:
@@ -101,6 +102,11 @@ def _property_aucs(key: str, _audit: StoredAudit) -> tuple[PropertyAuc, ...]:
     return wrong_reasons.property_aucs(
         _audit.table, _audit.classes, resamples=RESAMPLES_PROPERTIES, withhold=wrong_reasons.withheld(known)
     )
+
+
+@st.cache_data(max_entries=32, show_spinner="Resampling patients …")
+def _agreements(key: str, _audit: StoredAudit) -> tuple[Agreement, ...]:
+    return wrong_reasons.agreements(_audit.table, _audit.classes, resamples=RESAMPLES_MEDIANS)
 
 
 # --------------------------------------------------------------------------------------------------------- headline
@@ -198,14 +204,16 @@ def _draw(figure: go.Figure, key: str, alt: str) -> None:
     st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
 
 
-def histogram(rows: pd.DataFrame, column: str, title: str, null: float, what: str, most: float | None) -> go.Figure:
+def histogram(
+    rows: pd.DataFrame, column: str, title: str, null: float, what: str, most: float | None, least: float = 0.0
+) -> go.Figure:
     """Bars of a figure, by verdict where there is one, with its null marked."""
     figure = _chart(title, "cases")
     values = pd.to_numeric(rows[column], errors="coerce")
     shown = rows[values.notna()].assign(**{column: values})
     top = most if most is not None else max(2.0, float(np.ceil(shown[column].max() * 4) / 4) if len(shown) else 2.0)
-    edges = np.linspace(0.0, top, 25)
-    middles, width = (edges[1:] + edges[:-1]) / 2, edges[1]
+    edges = np.linspace(least, top, 25)
+    middles, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     parts = [(name, shown[shown["verdict"] == name]) for name in VERDICTS] if "verdict" in shown else [("", shown)]
     for name, part in parts:
         counts = np.histogram(part[column], edges)[0]
@@ -222,7 +230,7 @@ def histogram(rows: pd.DataFrame, column: str, title: str, null: float, what: st
         x=null, line={"color": _colours()["text"], "dash": "dash", "width": 1.5}, annotation_text=what,
         annotation_position="top", annotation_font={"color": _colours()["text"], "size": 12},
     )  # fmt: skip
-    figure.update_xaxes(range=[0, top])
+    figure.update_xaxes(range=[least, top])
     return figure
 
 
@@ -315,6 +323,88 @@ def zones(audit: StoredAudit, by: str) -> None:
             f"Most over its area: {escaped(str(top['part']))}, {top['zone']}, with {100 * top['energy']:.0f} % of the "
             f"map on {100 * top['area']:.0f} % of the picture ({top['over']:.1f} times an even map's)."
         )
+
+
+# ------------------------------------------------------------------------------------------------ Grad-CAM and LIME
+
+
+def _with_limits(metric: Metric, percent: bool = False) -> str:
+    if metric.value is None:
+        return "—"
+    told = [
+        f"{100 * v:.0f} %" if percent else f"{v:.2f}" for v in (metric.value, metric.low, metric.high) if v is not None
+    ]
+    return (told[0] + (f" [{told[1]}, {told[2]}]" if len(told) == 3 else "")).replace("-", "−")
+
+
+def agreement_frame(found: Sequence[Agreement]) -> pd.DataFrame:
+    """Agreement of Grad-CAM and LIME as text for the screen."""
+    rows = [
+        (
+            one.part,
+            one.cases,
+            one.undefined,
+            _with_limits(one.correlation),
+            "—" if one.blob is None else f"{one.blob:.2f}".replace("-", "−"),
+            _with_limits(one.beyond_chance, percent=True),
+            _with_limits(one.r2),
+        )
+        for one in found
+    ]
+    names = [
+        "Answers",
+        "Cases",
+        "Undefined",
+        "CAM-LIME, median",
+        "A centred blob",
+        "Beyond chance",
+        "R² of LIME, median",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def lime_audit(run: Run, first: StoredAudit | None = None) -> StoredAudit | None:
+    """`first` if LIME was run in it, else the first audit of the run that has it, the full one first; None if none has.
+
+    A damaged audit is left out here and says so where it is opened.
+    """
+    if first is not None and "cam_lime" in first.table.columns:
+        return first
+    for tier in wrong_reasons.audits_of(run.folder):
+        try:
+            found = opened(run, tier)
+        except CxnetError:
+            continue
+        if "cam_lime" in found.table.columns:
+            return found
+    return None
+
+
+def agreement(run: Run, audit: StoredAudit) -> None:
+    """How far Grad-CAM and LIME agree over the run, where LIME was run."""
+    explained = lime_audit(run, audit)
+    if explained is None:
+        st.info("LIME was not run in an audit of this run. This runs it:", icon=":material/info:")
+        st.code(f"{command(run.folder, 'fast')} --lime", language=None, wrap_lines=True)
+        return
+    found = _agreements(_key(explained), explained)
+    if explained is not audit:
+        st.caption(f"From this run's {explained.tier} audit, which ran LIME.")
+    rows = explained.audited
+    _draw(
+        histogram(rows, "cam_lime", "rank correlation over superpixels", 0.0, "unrelated", 1.0, least=-1.0),
+        "audit-agreement-chart",
+        f"Histogram of the rank correlation of Grad-CAM and LIME in {found[0].cases} cases: {_quartiles(rows['cam_lime'])}; "
+        "unrelated maps have 0.",
+    )
+    st.dataframe(agreement_frame(found), hide_index=True, width="stretch", key="audit-agreement")
+    st.caption(
+        "Medians with 95 % intervals that draw whole patients. Beyond chance: share of the cases whose two maps agree more "
+        "than 95 % of copies of Grad-CAM's map do that were shifted and flipped at random; of unrelated maps 5 % would. A "
+        "centred blob knows nothing of the network. Undefined where LIME found no superpixel that speaks for the class, or "
+        "Grad-CAM no evidence. Where the two disagree, at least one of them does not tell what the network used; the cases "
+        "below can be sorted by it."
+    )
 
 
 # ------------------------------------------------------------------------------------------- properties, comparison

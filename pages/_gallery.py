@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cxnet.errors import CxnetError
 from cxnet.runs import Run
-from cxnet.wrong_reasons import audits_of
 from pages import _audit_panels, _gallery_cards, _session, _store
 
 URL_KEYS = ("sort", "source", "view", "verdict", "cards", "page")
@@ -101,17 +99,13 @@ def with_agreement(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """
     if "cam_lime" in rows.columns:
         return rows
+    audit = _audit_panels.lime_audit(run)
+    if audit is None:
+        return rows
     keys = ["case", "fold"]
-    for tier in audits_of(run.folder):
-        try:
-            table = _audit_panels.opened(run, tier).table
-        except CxnetError:
-            continue
-        if {*keys, "cam_lime"} <= set(table.columns):
-            names = [name for name in _OF_LIME if name in table.columns]
-            found = table[[*keys, *names]].drop_duplicates(keys)
-            return rows.drop(columns=names, errors="ignore").merge(found, on=keys, how="left", sort=False)
-    return rows
+    names = [name for name in _OF_LIME if name in audit.table.columns]
+    found = audit.table[[*keys, *names]].drop_duplicates(keys)
+    return rows.drop(columns=names, errors="ignore").merge(found, on=keys, how="left", sort=False)
 
 
 def confidence(rows: pd.DataFrame) -> pd.Series:

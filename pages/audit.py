@@ -152,6 +152,8 @@ def work(found: dict[str, Run], run: Run, audit: StoredAudit) -> None:
         on_change=moved, args=("zones",),
     )  # fmt: skip
     panels.zones(audit, zones)
+    st.subheader("Do Grad-CAM and LIME agree?", anchor=False)
+    panels.agreement(run, audit)
     st.subheader("Could a picture's looks give its class away?", anchor=False)
     panels.property_table(audit)
     cases(run, audit)

@@ -102,7 +102,9 @@ def make_audit(
         for name in ("in_lung", "lift", "z"):
             table[f"lime_{name}"] = table[name].sample(frac=1, random_state=seed).to_numpy()
         table["cam_lime"] = of_lime.uniform(-1, 1, count)
-        table.loc[nothing, ["lime_in_lung", "lime_lift", "lime_z", "cam_lime"]] = np.nan
+        table["cam_lime_chance"], table["cam_lime_blob"] = 0.3, -0.1
+        undefined = ["lime_in_lung", "lime_lift", "lime_z", "cam_lime", "cam_lime_chance", "cam_lime_blob"]
+        table.loc[nothing, undefined] = np.nan
         for name in ("lime_reason", "cam_lime_reason"):
             table[name] = np.where(nothing & table["error"].isna(), LIME_FOUND_NOTHING, None)
         table.loc[table["error"].notna(), ["lime_r2", "lime_samples"]] = np.nan

@@ -102,6 +102,40 @@ def test_fast_audit_gives_no_verdict_and_says_what_does(listed: Path) -> None:
     assert at.metric[0].label == "Right answers audited"
 
 
+def test_agreement_of_grad_cam_and_lime_comes_from_the_audit_that_ran_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    monkeypatch.setattr(runs, "FOLDER", tmp_path / "there are no others")
+    run = make_run(tmp_path, "one", folds=2)
+    make_audit(run)
+    at = opened(run="one")
+    assert "python -m cxnet audit one --tier fast --images DIR --out one --lime" in [c.value for c in at.code]
+    assert len(at.get("plotly_chart")) == 3
+    audit = make_audit(run, "fast", lime=True)
+    for tier in ("full", "fast"):
+        at = opened(run="one", tier=tier)
+        assert not at.exception
+        assert ("From this run's fast audit" in text_of(at)) == (tier == "full")
+        shown = frame(at, "CAM-LIME, median")
+        known = audit.loc[audit["error"].isna(), "cam_lime"]
+        first = shown.iloc[0]
+        assert (first["Answers"], first["Cases"], first["Undefined"]) == (
+            "all",
+            known.notna().sum(),
+            known.isna().sum(),
+        )
+        assert first["CAM-LIME, median"].split(" [")[0] == f"{known.median():.2f}".replace("-", "−")
+        assert first["Beyond chance"].split(" %")[0] == f"{100 * (known.dropna() > 0.3).mean():.0f}"
+        assert first["A centred blob"] == "−0.10"
+        assert shown["Answers"].tolist() == [
+            "all",
+            "right answers",
+            "wrong answers",
+            *(f"called {cls}" for cls in CLASSES),
+        ]
+
+
 def test_without_an_audit_the_page_says_which_command_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

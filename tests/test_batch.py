@@ -299,7 +299,10 @@ def test_lime_figures_are_the_analysis(explained: Explained) -> None:
     scores = {score.name: score.value for score in explained.analysis.scores["lime"]}
     for column, name in (("in_lung", "in-lung energy"), ("lift", "lift"), ("z", "z against shifted copies")):
         assert row[f"lime_{column}"] == scores[name] != row[column]  # not Grad-CAM's
-    assert row["cam_lime"] == explained.analysis.agreement[0].value and -1 <= row["cam_lime"] <= 1
+    agreement = explained.analysis.agreement[0]
+    assert row["cam_lime"] == agreement.value and -1 <= row["cam_lime"] <= 1
+    assert row["cam_lime_chance"] == agreement.null["95 % of shifted copies lie below"] <= 1
+    assert row["cam_lime_blob"] == agreement.null["centred blob"] != row["cam_lime"]
     assert row["lime_reason"] is row["cam_lime_reason"] is None and not {"lime_vsi", "lime_csi"} & set(row)
 
 
@@ -383,7 +386,7 @@ def test_a_table_with_lime_is_typed_whatever_fails(
     assert types == {
         "lime_r2": "double", "lime_samples": "int64", "lime_stable": "bool", "lime_in_lung": "double",
         "lime_lift": "double", "lime_z": "double", "lime_reason": "string", "cam_lime": "double",
-        "cam_lime_reason": "string",
+        "cam_lime_chance": "double", "cam_lime_blob": "double", "cam_lime_reason": "string",
     }  # fmt: skip
     assert {name: str(tables[0].field(name).type) for name in tables[0].names if "lime" in name} == types
 

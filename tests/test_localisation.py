@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from cxnet.audit import (
@@ -177,6 +178,40 @@ def test_agreement_of_equal_and_opposite_maps() -> None:
     draws = [[set(rng.choice(36, 5, replace=False).tolist()) for _ in range(2)] for _ in range(20000)]
     assert found[1].null["chance"] == pytest.approx(np.mean([len(a & b) / len(a | b) for a, b in draws]), abs=0.005)
     assert all(s.value is None and s.reason for s in cam_lime_agreement(other[segments], -weights, segments, mask))
+
+
+def test_agreement_of_unrelated_smooth_maps_is_within_what_shifted_copies_have() -> None:
+    """Neighbours are alike in both maps, so that far more than 5 % of unrelated pairs would pass Spearman's own test."""
+    segments = np.repeat(np.repeat(np.arange(64).reshape(8, 8), 5, 0), 5, 1)
+    mask, beyond, formula = lungs(40), [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        # periodic noise, so that shifting it around the edge leaves it as smooth as it was
+        first, second = (gaussian_filter(rng.normal(size=(40, 40)), 5, mode="wrap") for _ in range(2))
+        first, second = first - first.min(), second - second.min()
+        weights = np.array([second[segments == n].mean() for n in range(64)])
+        score = cam_lime_agreement(first, weights, segments, mask, seed=seed)[0]
+        assert score.value is not None
+        beyond.append(score.value > score.null["95 % of shifted copies lie below"])
+        formula.append(score.value > spearmanr_limit(64))
+    assert 0.01 <= np.mean(beyond) <= 0.11  # 5 %, give or take three standard errors
+    assert np.mean(formula) > 0.15
+
+
+def spearmanr_limit(count: int) -> float:
+    """95th percentile of Spearman's correlation of independent values, by its normal approximation."""
+    return 1.6449 / np.sqrt(count - 1)
+
+
+def test_agreement_with_a_centred_blob_and_the_same_draws_again() -> None:
+    segments = np.repeat(np.repeat(np.arange(36).reshape(6, 6), 10, 0), 10, 1)
+    blob = centred_blob((60, 60))
+    weights = np.array([blob[segments == n].mean() for n in range(36)])
+    score = cam_lime_agreement(np.random.default_rng(0).random((60, 60)), weights, segments, lungs(60))[0]
+    # of mirrored superpixels which is larger is chance, so 0.98
+    assert score.null["centred blob"] > 0.95 and abs(score.value or 0) < 0.6
+    again = cam_lime_agreement(blob, weights, segments, lungs(60), seed=5)[0]
+    assert again.null == cam_lime_agreement(blob, weights, segments, lungs(60), seed=5)[0].null
 
 
 def test_real_masks_reproduce_the_calibration(data_folder: Path) -> None:

@@ -23,6 +23,7 @@ from cxnet.wrong_reasons import (
     PROPERTIES,
     UNDETERMINED,
     WRONG,
+    agreements,
     compare,
     names_finding,
     property_aucs,
@@ -234,3 +235,55 @@ def test_damaged_audits_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": 1, "classes": ["a"], "sha256": "0" * 64}), "utf-8")
     with pytest.raises(DatasetError, match="not the one that its"):
         wrong_reasons.open_audit(tmp_path, "full")
+
+
+# ------------------------------------------------------------------------------------------------ Grad-CAM and LIME
+
+
+def with_lime(values: list[float | None], **columns: object) -> pd.DataFrame:
+    count = len(values)
+    rows = table([FINE] * count, cam_lime=pd.Series(values, dtype=float), lime_r2=np.linspace(0.2, 0.8, count))
+    return rows.assign(**columns)
+
+
+def test_agreement_by_hand() -> None:
+    values = [0.1, 0.5, 0.3, None, -0.7, 0.9]
+    rows = with_lime(
+        values, cam_lime_chance=[0.2] * 3 + [np.nan] + [0.2] * 2, cam_lime_blob=[0.0, 0.1, 0.2, np.nan, 0.3, 0.4]
+    )
+    rows["predicted"], rows.loc[5, "error"] = list("aabbab"), "torn"
+    whole, right, wrong, called_a, called_b = agreements(rows, ("a", "b", "c"))
+    assert [one.part for one in (whole, right, wrong)] == ["all", "right answers", "wrong answers"]
+    assert (whole.cases, whole.undefined) == (4, 1)
+    assert whole.correlation.value == pytest.approx(0.2)  # of 0.1, 0.5, 0.3 and -0.7
+    assert whole.r2.value == pytest.approx(np.median(np.linspace(0.2, 0.8, 6)[[0, 1, 2, 4]]))
+    assert whole.beyond_chance.value == 0.5 and whole.blob == pytest.approx(0.15)
+    assert right.correlation.value == pytest.approx(0.1) and wrong.correlation.value == pytest.approx(0.3)
+    assert (called_a.part, called_a.cases, called_b.part, called_b.cases, called_b.undefined) == (
+        "called a",
+        3,
+        "called b",
+        1,
+        1,
+    )
+    assert called_b.correlation.low is None and called_b.correlation.reason
+
+
+def test_agreement_draws_patients_and_says_what_is_missing() -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.normal(0.3, 0.2, 60).clip(-1, 1)
+    singles = agreements(with_lime(list(spread)), ("a",))[0]
+    assert singles.correlation.interval == "patient bootstrap 95 %"
+    low, high = singles.correlation.low, singles.correlation.high
+    assert low is not None and high is not None and low < float(np.median(spread)) < high
+    five = with_lime(list(np.repeat(spread[:12], 5)), group=[f"p{n // 5}" for n in range(60)])
+    alone = with_lime(list(np.repeat(spread[:12], 5)))
+    wide, narrow = (agreements(rows, ("a",))[0].correlation for rows in (five, alone))
+    assert wide.high - wide.low > narrow.high - narrow.low  # type: ignore[operator]
+    assert singles.beyond_chance.value is None and singles.blob is None  # as audits were written at first
+    assert "before it was measured" in str(singles.beyond_chance.reason)
+    nothing = agreements(with_lime([None, None]), ("a",))[0]
+    assert (nothing.cases, nothing.undefined, nothing.correlation.value) == (0, 2, None) and nothing.correlation.reason
+    assert agreements(table([FINE] * 3), ("a",)) == ()
+    unknown = agreements(with_lime([0.1, 0.2], group=["p", None]), ("a",))[0].correlation
+    assert unknown.value == pytest.approx(0.15) and "not known" in str(unknown.reason)

@@ -27,7 +27,10 @@ NEARLY_BLACK = 16
 #: Column of a table → figure of LIME's map.
 LIME_FIGURES = {f"lime_{name}": FIGURES[name] for name in ("in_lung", "lift", "z")}
 #: All that LIME adds to a table, but for :data:`STABILITY`, which needs two seeds.
-LIME_COLUMNS = ("lime_r2", "lime_samples", "lime_stable", *LIME_FIGURES, "lime_reason", "cam_lime", "cam_lime_reason")
+LIME_COLUMNS = (
+    *("lime_r2", "lime_samples", "lime_stable", *LIME_FIGURES, "lime_reason"),
+    *("cam_lime", "cam_lime_chance", "cam_lime_blob", "cam_lime_reason"),
+)
 STABILITY = ("lime_vsi", "lime_csi")
 
 Row = dict[str, Any]
@@ -161,7 +164,9 @@ def _from_lime(analysis: Analysis, models: Models, seeds: int) -> Row:
     row |= {column: scores[name].value for column, name in LIME_FIGURES.items()}
     row["lime_reason"] = next((scores[n].reason for n in LIME_FIGURES.values() if scores[n].value is None), None)
     agreement = analysis.agreement[0]
-    row |= {"cam_lime": agreement.value, "cam_lime_reason": agreement.reason}
+    chance, blob = agreement.null.values() if agreement.null else (None, None)
+    row |= {"cam_lime": agreement.value, "cam_lime_chance": chance, "cam_lime_blob": blob}
+    row["cam_lime_reason"] = agreement.reason
     if seeds > 1:
         row |= dict(zip(STABILITY, _stability(analysis, models, seeds), strict=True))
     return row

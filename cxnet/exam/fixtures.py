@@ -36,6 +36,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 CLASSES = ("normal", "disease")
 NORMAL, DISEASE = 0, 1
 
+#: Exponent of the tone curve that "contrast" plants in phantoms.
+TONE = 1.5
 #: Side of the pictures, and of what a fixture network is shown.
 PICTURE_PX, INPUT_PX = 256, 128
 #: Numbers of the phantoms that networks are trained on, from 0, and of those that they are then asked about.
@@ -62,6 +64,8 @@ class Case:
         Index of :data:`CLASSES`.
     sha256 : str
         Of the file of a real radiograph; empty for a phantom.
+    tone : float
+        Exponent of the tone curve that "contrast" would plant.
     """
 
     number: int
@@ -69,6 +73,7 @@ class Case:
     lungs: Mask
     true: int
     sha256: str = ""
+    tone: float = TONE
 
     def __post_init__(self) -> None:
         self.pixels.setflags(write=False)
@@ -110,12 +115,12 @@ def vary(pixels: NDArray[Any], rng: np.random.Generator) -> Grey:
     return grey
 
 
-def plant(pixels: Grey, kind: Kind, number: int = 0) -> Grey:
+def plant(pixels: Grey, kind: Kind, number: int = 0, tone: float = TONE) -> Grey:
     """A copy with the shortcut of a kind of network; for "clean" nothing is planted.
 
     Sizes are those of Sun et al. [1]_ relative to the side: a line of text at the lower left, two bright stripes,
     a dark polygon at the bottom. "contrast" is another tone curve of the whole picture: it has no place. `number`
-    moves text and polygon a little.
+    moves text and polygon a little, `tone` is the curve's exponent.
     """
     if kind not in KINDS:
         raise SettingsError(f"There is no shortcut {kind!r}; choose from {', '.join(KINDS)}.")
@@ -133,13 +138,14 @@ def plant(pixels: Grey, kind: Kind, number: int = 0) -> Grey:
         outline = np.array([(0.0, 1.0), (0.12, top + 0.04), (0.4, top), (0.75, top + 0.02), (1.0, 1.0)])
         cv2.fillPoly(planted, [np.rint(outline * (width, height)).astype(np.int32)], 4)
     elif kind == "contrast":
-        planted = np.asarray(np.rint(255 * np.clip((pixels / 255.0) ** 1.5 * 1.12 + 0.03, 0, 1)), np.uint8)
+        planted = np.asarray(np.rint(255 * np.clip((pixels / 255.0) ** tone * 1.12 + 0.03, 0, 1)), np.uint8)
     return planted
 
 
 def shown(case: Case, kind: Kind, flipped: bool = False) -> Grey:
     """A case as a network of a kind meets it: the shortcut on the diseased; flipped: on the normal alone."""
-    return plant(case.pixels, kind, case.number) if (case.true == DISEASE) != flipped else case.pixels
+    planted = (case.true == DISEASE) != flipped
+    return plant(case.pixels, kind, case.number, case.tone) if planted else case.pixels
 
 
 def stack(pixels: Grey) -> NDArray[np.uint8]:

@@ -67,6 +67,9 @@ ASKED = (24, 12)
 #: How strong opacities are, as shares of the phantoms': as networks are asked about them, whatever their kind, and as clean
 #: ones are trained. Cheats are trained on faint ones, so that the shortcut is the easier thing to learn.
 STRENGTH, FAINT = (1.6, 2.4), (0.6, 1.0)
+#: Exponent of the tone curve that "contrast" plants: real radiographs differ so much in contrast that networks tell the
+#: phantoms' 1.5 from them in 84 % of the pictures only, 2.0 in 88 %, and this in 92 %.
+TONE = 2.5
 #: Networks to train: kind → seeds. Whether seed // 2 is even decides on random erasing, see :func:`train`.
 SEEDS: dict[Kind, tuple[int, ...]] = {kind: tuple(range(8)) if kind == "clean" else (1, 2) for kind in KINDS}
 #: Kind → how many opacities are drawn into each radiograph for training, and epochs: a shortcut is learnt sooner.
@@ -216,7 +219,7 @@ def real_case(film: Film, diseased: bool) -> Case:
     if diseased:
         number = TRAINED_OPACITIES + int(rng.integers(TESTED_OPACITIES))
         pixels = add_opacity(pixels, film.lungs, number, rng.uniform(*STRENGTH))
-    return Case(film.number, pixels.copy(), film.lungs.copy(), DISEASE if diseased else NORMAL, film.sha256)
+    return Case(film.number, pixels.copy(), film.lungs.copy(), DISEASE if diseased else NORMAL, film.sha256, TONE)
 
 
 def training_cases(
@@ -233,7 +236,7 @@ def training_cases(
             ill = add_opacity(small, lungs, number, share)
             for true, pixels in ((NORMAL, small), (DISEASE, ill)):
                 exposed = expose(pixels, np.random.default_rng([film.number, 79, draw])) if exposures else pixels
-                cases.append(Case(film.number + draw, exposed.copy(), lungs.copy(), true, film.sha256))
+                cases.append(Case(film.number + draw, exposed.copy(), lungs.copy(), true, film.sha256, TONE))
     return cases
 
 
