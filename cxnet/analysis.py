@@ -261,7 +261,9 @@ def _with(analysis: Analysis, explanation: Explanation) -> Analysis:
     agreement = analysis.agreement
     cam, lime = explanations.get("grad-cam"), explanations.get("lime")
     if cam is not None and lime is not None and lime.weights is not None and lime.segments is not None:
-        agreement = cam_lime_agreement(cam.heatmap, lime.weights, lime.segments, analysis.model_lungs)
+        # what chance gives is drawn once, for the result that stays
+        copies = 100 if lime.finished else 0
+        agreement = cam_lime_agreement(cam.heatmap, lime.weights, lime.segments, analysis.model_lungs, copies=copies)
     return replace(
         analysis,
         explanations=MappingProxyType(explanations),

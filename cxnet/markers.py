@@ -89,14 +89,18 @@ class Markers:
     mask : bool array (height, width)
         Pixels to remove: the drawn strokes with a margin, and what plates cover. The inside of a large frame
         is left out as a rule.
+    drawn : bool array (height, width)
+        The same without strips along a side, which have no other place to stand.
     found : tuple of Marker
     """
 
     mask: Mask
+    drawn: Mask
     found: tuple[Marker, ...]
 
     def __post_init__(self) -> None:
         self.mask.setflags(write=False)
+        self.drawn.setflags(write=False)
 
     @property
     def strength(self) -> float:
@@ -147,7 +151,7 @@ def find_markers(pixels: Grey) -> Markers:
         )
     height, width = pixels.shape
     if min(height, width) < 64:
-        return Markers(np.zeros(pixels.shape, np.bool_), ())
+        return Markers(np.zeros(pixels.shape, np.bool_), np.zeros(pixels.shape, np.bool_), ())
     scale = min(1.0, WORKING_SIDE_PX / max(height, width))
     work = np.ascontiguousarray(pixels)
     if scale < 1:
@@ -162,14 +166,17 @@ def find_markers(pixels: Grey) -> Markers:
         left, top, wide, high = piece.box
         mask[top : top + high, left : left + wide] |= piece.pixels.astype(np.uint8)
     mask = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    strips = np.zeros(work.shape, np.uint8)
     for marker in borders:
         left, top, wide, high = marker.box
-        mask[top : top + high, left : left + wide] = 1
+        strips[top : top + high, left : left + wide] = 1
+    masks = [mask | strips, mask & (1 - strips)]
     found = sorted([*borders, *drawn], key=lambda marker: (-marker.strength, marker.box))
     if scale < 1:
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        masks = [cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in masks]
     return Markers(
-        np.asarray(mask, np.bool_),
+        np.asarray(masks[0], np.bool_),
+        np.asarray(masks[1], np.bool_),
         tuple(
             Marker(_enlarged(marker.box, work.shape, pixels.shape), marker.kind, marker.strength) for marker in found
         ),

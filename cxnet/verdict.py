@@ -1,6 +1,6 @@
 """Is the answer given for a wrong reason? Two keys: what the maps show, and what the network needs.
 
-The **map key** turns when every map that can be read lies outside the lungs more than its shifted copies do. The
+The **map key** turns when every map that can be read lies in the lungs less than its shifted copies or an even map do. The
 **causal key** turns when everything but the lungs carries the answer better than the lungs do, when taking away a
 marker or the border costs it more than control edits do, or when a change of appearance of everything but the lungs
 overthrows it. The causal key decides:
@@ -92,6 +92,9 @@ LONGEST_PX = 640
 LEAST_USUAL = 0.5
 #: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
 SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
+#: A map is said to lie outside the lungs from this z down, where 5 % of its shifted copies lie; above it, that it lies there no
+#: more than by chance. Only the words differ: the map key has its own lines.
+LESS_THAN_CHANCE = -1.64
 #: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
 SEAM = 0.02
 
@@ -221,6 +224,10 @@ ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker
 ACCUSES_NOBODY = ("opacity",)
 OWN_LINES = "how strongly this network usually answers is not known, so the lines come from this answer's own evidence"
 SHOWN_LUNGS_ONLY = "this network is shown nothing but the lungs: their surroundings were not asked"
+NO_CONTROLS = (
+    "taking burned-in text or markers away costs the answer as much as would accuse it, but there is no room to take the "
+    "same away elsewhere: not cleared"
+)
 ANOTHER_ANSWER = "the network gives another answer: nothing can be said of the reasons for this one"
 
 
@@ -327,7 +334,7 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
     lines = {} if usual is None else thresholds().lines(usual)
     masked = region == "lung-mask"
     causal = causal_tests(
-        pixels, mask, classifier.logits, stack, target, find_markers(pixels).mask,
+        pixels, mask, classifier.logits, stack, target, find_markers(pixels).drawn,
         tier=tier, matters={MARKER: lines["marker"], BORDER: lines["border"]} if lines else None,
     )  # fmt: skip
     changed = () if masked else surroundings(pixels, mask, classifier.logits, stack, target)
@@ -492,9 +499,19 @@ def judge(
         notes.append(OWN_LINES)
     usual = max(usual, LEAST_USUAL)
     found = evidence(causal, changed, drawn, usual, masked=masked)
+    alone = not causal.marker.controls and (causal.marker.drop or 0.0) >= limits.lines(usual)["marker"]
+    notes += [NO_CONTROLS] if alone else []
     turned, facts = _map_key(explanations, scores, limits)
     return _conclude(
-        found, (turned, facts + notes), lungs, usual, limits, finding, causal.base.predicted == causal.target, masked
+        found,
+        (turned, facts + notes),
+        lungs,
+        usual,
+        limits,
+        finding,
+        causal.base.predicted == causal.target,
+        masked,
+        alone,
     )
 
 
@@ -507,11 +524,13 @@ def _conclude(
     finding: bool,
     answered: bool = True,
     masked: bool = False,
+    unsure: bool = False,
 ) -> Verdict:
     """The verdict from what the tests found.
 
     `maps` is what the maps say and all facts that stand whatever the verdict, `usual` at least :data:`LEAST_USUAL`;
-    `answered` tells whether the network gives this answer at all.
+    `answered` tells whether the network gives this answer at all, `unsure` whether something that no test could use keeps it
+    from being cleared.
     """
     lines = limits.lines(usual)
     asked = {name: found.values[name] for name in ASKED[finding]}
@@ -557,14 +576,14 @@ def _conclude(
     elif finding and left is None:
         name, facts = "undetermined", ["the lungs could not be hidden", *facts]
     else:
-        name = "undetermined" if turned or still or stays else "none found"
+        name = "undetermined" if turned or still or stays or unsure else "none found"
     return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version, finding)
 
 
 def _map_key(
     explanations: Mapping[str, Explanation], scores: Mapping[str, tuple[AuditScore, ...]], limits: Thresholds
 ) -> tuple[bool | None, list[str]]:
-    """Whether every map that can be read lies outside the lungs, and what each says."""
+    """Whether every map that can be read lies in the lungs no more than by chance, and what each says."""
     votes, facts = [], []
     for method, explanation in explanations.items():
         if not explanation.finished:
@@ -581,5 +600,6 @@ def _map_key(
         outside = z < limits.least_z or lift < limits.least_lift
         votes.append(outside)
         if outside:
-            facts.append(f"{METHODS[method]} lies outside the lungs (lift {lift:.2f}, z {z:+.1f})")
+            what = "lies outside the lungs" if z <= LESS_THAN_CHANCE else "lies in the lungs no more than by chance"
+            facts.append(f"{METHODS[method]} {what} (lift {lift:.2f}, z {z:+.1f})")
     return (all(votes) if votes else None), facts

@@ -345,8 +345,8 @@ def agreement_frame(found: Sequence[Agreement]) -> pd.DataFrame:
             one.cases,
             one.undefined,
             _with_limits(one.correlation),
-            "—" if one.blob is None else f"{one.blob:.2f}".replace("-", "−"),
             _with_limits(one.beyond_chance, percent=True),
+            _with_limits(one.blob_beyond_chance, percent=True),
             _with_limits(one.r2),
         )
         for one in found
@@ -356,8 +356,8 @@ def agreement_frame(found: Sequence[Agreement]) -> pd.DataFrame:
         "Cases",
         "Undefined",
         "CAM-LIME, median",
-        "A centred blob",
         "Beyond chance",
+        "A blob beyond it",
         "R² of LIME, median",
     ]
     return pd.DataFrame(rows, columns=names)
@@ -392,18 +392,18 @@ def agreement(run: Run, audit: StoredAudit) -> None:
         st.caption(f"From this run's {explained.tier} audit, which ran LIME.")
     rows = explained.audited
     _draw(
-        histogram(rows, "cam_lime", "rank correlation over superpixels", 0.0, "unrelated", 1.0, least=-1.0),
+        histogram(rows, "cam_lime", "rank correlation over superpixels", 0.0, "nothing in common", 1.0, least=-1.0),
         "audit-agreement-chart",
         f"Histogram of the rank correlation of Grad-CAM and LIME in {found[0].cases} cases: {_quartiles(rows['cam_lime'])}; "
-        "unrelated maps have 0.",
+        "0 says nothing in common.",
     )
     st.dataframe(agreement_frame(found), hide_index=True, width="stretch", key="audit-agreement")
     st.caption(
         "Medians with 95 % intervals that draw whole patients. Beyond chance: share of the cases whose two maps agree more "
-        "than 95 % of copies of Grad-CAM's map do that were shifted and flipped at random; of unrelated maps 5 % would. A "
-        "centred blob knows nothing of the network. Undefined where LIME found no superpixel that speaks for the class, or "
-        "Grad-CAM no evidence. Where the two disagree, at least one of them does not tell what the network used; the cases "
-        "below can be sorted by it."
+        "than 95 % of copies of Grad-CAM's map do that were shifted and flipped at random. Of unrelated maps that prefer no place "
+        "5 % would; of maps that both prefer the middle more, so beside it stands how often a centred blob would, which knows "
+        "nothing of the network. Undefined where LIME found no superpixel that speaks for the class, or Grad-CAM no evidence. "
+        "Where the two disagree, at least one of them does not tell what the network used; the cases below can be sorted by it."
     )
 
 

@@ -76,7 +76,7 @@ def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "clean", "cheats"), [(PHANTOMS, (80, 92), (183, 191)), (REAL, (25, 156), (138, 144))]
+    ("which", "clean", "cheats"), [(PHANTOMS, (80, 92), (183, 191)), (REAL, (25, 156), (154, 187))]
 )
 def test_how_often_answers_stay_when_the_lungs_are_hidden(
     which: str, clean: tuple[int, int], cheats: tuple[int, int]

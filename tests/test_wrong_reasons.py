@@ -287,3 +287,17 @@ def test_agreement_draws_patients_and_says_what_is_missing() -> None:
     assert agreements(table([FINE] * 3), ("a",)) == ()
     unknown = agreements(with_lime([0.1, 0.2], group=["p", None]), ("a",))[0].correlation
     assert unknown.value == pytest.approx(0.15) and "not known" in str(unknown.reason)
+
+
+def test_maps_of_the_shipped_run_agree_hardly_more_than_unrelated_ones() -> None:
+    audit = wrong_reasons.open_audit(find_run("base-cnn-v2").folder, "fast")
+    whole, *_ = agreements(audit.table, audit.classes)
+    assert (whole.cases, whole.undefined) == (1983, 3)
+    for metric, value, low, high in ((whole.correlation, 0.02, 0.01, 0.03), (whole.beyond_chance, 0.065, 0.053, 0.077)):
+        found = (metric.value, metric.low, metric.high)
+        assert found == pytest.approx((value, low, high), abs=0.005)
+    assert whole.r2.value == pytest.approx(0.99, abs=0.005)
+    full = wrong_reasons.open_audit(find_run("base-cnn-v2").folder, "full").table.set_index("case")
+    again = audit.table.set_index("case")
+    pd.testing.assert_series_equal(again["predicted"], full.loc[again.index, "predicted"])
+    np.testing.assert_allclose(again["lift"], full.loc[again.index, "lift"], atol=1e-3)

@@ -374,7 +374,7 @@ def cam_lime_agreement(
     k : int
         Superpixels in the top-k overlap.
     copies, seed : int
-        Of the random shifted copies of Grad-CAM's map.
+        Of the random shifted copies of Grad-CAM's map; with 0 of them the correlation has no null.
 
     Returns
     -------
@@ -416,7 +416,7 @@ def cam_lime_agreement(
         math.comb(k, j) * math.comb(count - k, k - j) / math.comb(count, k) * j / (2 * k - j) for j in range(k + 1)
     )
     correlation = float(_correlations(mean[None], lime)[0])
-    by_chance = _by_chance(positive, lime, segments, copies, seed)
+    by_chance = _by_chance(positive, lime, segments, copies, seed) if copies else {}
     scores = [
         AuditScore(names[0], correlation, "correlation", null=by_chance, reference=AGREEMENT),
         AuditScore(names[1], len(first & second) / len(first | second), null={"chance": chance}, reference=AGREEMENT),

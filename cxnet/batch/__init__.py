@@ -55,6 +55,8 @@ __all__ = [
     "properties", "run_audit", "settings_told", "table",
 ]  # fmt: skip
 
+#: Raised whenever a row's columns change, or what they mean: rows of an interrupted older audit are not taken over then.
+ROWS = 2
 SAY_EVERY_S = 10.0
 
 Say = Callable[[str], None]
@@ -105,7 +107,7 @@ def settings_told(
 def _hash(settings: Mapping[str, Any]) -> str:
     """Of what one row depends on: the run's other networks do not count."""
     kept = {key: value for key, value in settings.items() if key not in ("models", "run", "classes")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(kept | {"rows": ROWS}, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _key(task: Task, settings: str) -> str:

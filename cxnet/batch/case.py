@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +130,10 @@ def audit_case(task: Task, models: Models) -> Row:
         row = audit_radiograph(radiograph, models, task.tier, lime_seeds=task.lime_seeds)
     except CxnetError as error:
         row = _head(task.case, task.model, task.model_sha256) | {"error": str(error)}
+    except Exception as error:  # one bad file must not end the audit of all others
+        logging.getLogger("cxnet").exception("The audit of %s failed", task.file)
+        why = f"It failed unexpectedly ({type(error).__name__}: {error}); the traceback stands where the audit was started."
+        row = _head(task.case, task.model, task.model_sha256) | {"error": why}
     return row | {"file": task.file} | dict(task.known)
 
 

@@ -225,11 +225,16 @@ def _plan_files(source: Path, model: str, tier: Tier) -> Plan:
     if not paths:
         raise DatasetError(f"There is no radiograph in {source}; give a folder of PNG, JPEG, TIFF or DICOM files.")
     home = str(network.folder.parent) if network.run and network.stem != network.name else ""
-    tasks = [
-        Task(sha256(p), str(p.resolve()), str(p.relative_to(root)), network.name, network.sha256, tier, home)
-        for p in paths
-    ]
     notes: list[str] = []
+    tasks = []
+    for path in paths:
+        name = str(path.relative_to(root))
+        try:
+            tasks.append(Task(sha256(path), str(path.resolve()), name, network.name, network.sha256, tier, home))
+        except OSError as error:
+            notes.append(f"Left out, as it cannot be read ({error.strerror or type(error).__name__}): {name}.")
+    if not tasks:
+        raise DatasetError(f"No file of {source} can be read; {notes[0]}")
     tasks.sort(key=lambda task: (task.case, task.file))
     return Plan(_once(tasks, notes), network.classes, tuple(notes), None, {})
 

@@ -253,8 +253,9 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     accused = strengths(_accusing(table), limits) >= 1
     stays = detector_values(table, "without lungs", limits) >= limits.most_without_lungs
     stays &= table["answer"].map(names_finding).to_numpy(np.bool_)
+    still = (table["moved"] < limits.least_moved * table["usual"]).to_numpy(np.bool_)
     names = np.select(
-        [~read(table), accused, outside, causal | stays],
+        [~read(table), accused, outside, causal | stays | still],
         ["undetermined", "wrong reason", "suspicious map", "undetermined"],
         "none found",
     )
@@ -282,7 +283,7 @@ def conclude(
         "thresholds": asdict(limits),
         "networks": networks,
         "areas": areas(report, limits, resamples),
-        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined")),
+        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined", "none found")),
     }
     return Exam(info, table.reset_index(drop=True)), limits
 
@@ -311,7 +312,7 @@ def measure(table: pd.DataFrame, about: Mapping[str, Any], resamples: int = RESA
         **about,
         "accused": accused(clean, resamples),
         "areas": areas(table[read(table)], limits, resamples),
-        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined")),
+        "shares": shares(table, limits, ("wrong reason", "suspicious map", "undetermined", "none found")),
     }
     return Exam(info, table)
 

@@ -75,7 +75,7 @@ def judge_case(
     heatmap = upsample(grad_cam(prediction, network.head)[target], model_lungs.shape)
     scores = localisation_scores(heatmap, model_lungs, cell_px=INPUT_PX / len(features), seed=seed)
     causal = causal_tests(
-        pixels, lungs.mask, network, stack, target, markers=find_markers(pixels).mask, seed=seed, batch=32
+        pixels, lungs.mask, network, stack, target, markers=find_markers(pixels).drawn, seed=seed, batch=32
     )
     changed = surroundings(pixels, lungs.mask, network, stack, target)
     finding = names_finding(CLASSES[target])
@@ -92,6 +92,7 @@ def judge_case(
         "lift": by_name["lift"],
         **{f"evidence_{name}": value for name, value in verdict.evidence.values.items()},
         "without_lungs": verdict.evidence.without_lungs,
+        "moved": verdict.evidence.moved,
     }
     if lungs_of is not None:
         tried = verdict.evidence.strength(thresholds(), usual, finding) is not None

@@ -182,7 +182,7 @@ def _verdict(audit: CaseAudit | None) -> Section:
             _pairs(
                 "Keys",
                 {
-                    "Map key (the maps lie outside the lungs)": _WHOLE_WORDS[verdict.map_key],
+                    "Map key (the maps lie in the lungs no more than by chance)": _WHOLE_WORDS[verdict.map_key],
                     "Causal key (the network needs something else than the lungs)": _WHOLE_WORDS[verdict.causal_key],
                     "Version of the thresholds": verdict.thresholds_version,
                     "Pictures that the network was shown": audit.passes,

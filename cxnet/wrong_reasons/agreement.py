@@ -28,9 +28,10 @@ class Agreement:
     correlation, r2 : Metric
         Medians of `cam_lime` and `lime_r2`, with intervals that draw whole patients.
     beyond_chance : Metric
-        Share of the cases that agree more than 95 % of shifted copies do; 5 % of unrelated maps would.
-    blob : float or None
-        Median agreement of LIME with a centred blob, which knows nothing of the network.
+        Share of the cases that agree more than 95 % of shifted copies do. Of maps that prefer no place 5 % would; of two that
+        prefer the same place, such as the middle of the picture, more, whatever else they say. So:
+    blob_beyond_chance : Metric
+        Share of the cases in which a centred blob, which knows nothing of the network, would count as beyond chance.
     """
 
     part: str
@@ -39,7 +40,7 @@ class Agreement:
     correlation: Metric
     r2: Metric
     beyond_chance: Metric
-    blob: float | None
+    blob_beyond_chance: Metric
 
 
 def agreements(table: pd.DataFrame, classes: Sequence[str], resamples: int = 1000) -> tuple[Agreement, ...]:
@@ -71,23 +72,28 @@ def agreements(table: pd.DataFrame, classes: Sequence[str], resamples: int = 100
 
 def _agreement(part: str, rows: pd.DataFrame, withhold: str | None, resamples: int) -> Agreement:
     defined = rows[rows["cam_lime"].notna()]
-    found: dict[str, pd.Series] = {name: defined[name].astype(np.float64) for name in ("cam_lime", "lime_r2")}
-    if "cam_lime_chance" in rows.columns:
-        found["beyond"] = (defined["cam_lime"] > defined["cam_lime_chance"]).astype(np.float64)
     groups = groups_of(defined)
-    told = []
-    for name, column, summary in (
-        ("rank correlation of Grad-CAM and LIME", "cam_lime", np.median),
-        ("R² of LIME", "lime_r2", np.median),
-        ("agreement beyond 95 % of shifted copies", "beyond", np.mean),
-    ):
-        if column not in found or defined.empty:
-            reason = "no map of LIME has figures" if defined.empty else "this audit was made before it was measured"
-            told.append(Metric(name, None, None, reason=reason))
-            continue
-        told.append(_summary(name, found[column].to_numpy(), summary, groups, withhold, resamples))
-    blob = float(defined["cam_lime_blob"].median()) if "cam_lime_blob" in rows.columns and len(defined) else None
-    return Agreement(part, len(defined), len(rows) - len(defined), told[0], told[1], told[2], blob)
+
+    def summed(name: str, values: pd.Series, summary: Callable[[NDArray[np.float64]], Any]) -> Metric:
+        if defined.empty:
+            return Metric(name, None, None, reason="no two maps can be compared")
+        if values.isna().any():
+            return Metric(name, None, None, reason="this audit, or a part of it, was made before it was measured")
+        return _summary(name, values.to_numpy(np.float64), summary, groups, withhold, resamples)
+
+    # audits of earlier versions lack these columns
+    columns = ("cam_lime", "cam_lime_chance", "cam_lime_blob")
+    both, chance, blob = (defined.get(name, pd.Series(np.nan, defined.index)).astype(np.float64) for name in columns)
+    beyond, blob_beyond = ((one > chance).astype(np.float64).where(chance.notna()) for one in (both, blob))
+    return Agreement(
+        part,
+        len(defined),
+        len(rows) - len(defined),
+        summed("rank correlation of Grad-CAM and LIME", both, np.median),
+        summed("R² of LIME", defined["lime_r2"].astype(np.float64), np.median),
+        summed("agreement beyond 95 % of shifted copies", beyond, np.mean),
+        summed("the same of a centred blob", blob_beyond, np.mean),
+    )
 
 
 def _summary(

@@ -221,6 +221,10 @@ def _difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: list[str | N
     if test.p_value is None:
         return Metric(DIFFERENCE, None, test.difference, reason=test.reason)
     change = a.astype(np.float64) - b
+    if not change.any():  # every resample would say 0, as if nothing else were possible
+        return Metric(
+            DIFFERENCE, None, test.difference, test.low, test.high, "exact McNemar 95 %, cases as independent"
+        )
     found = bootstrap(lambda drawn: float(change[drawn].mean()), groups)
     kind = None if found.reason else "patient bootstrap 95 %"
     return Metric(DIFFERENCE, None, test.difference, found.low, found.high, kind, found.reason)
