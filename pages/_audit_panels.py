@@ -231,6 +231,8 @@ def histogram(
         annotation_position="top", annotation_font={"color": _colours()["text"], "size": 12},
     )  # fmt: skip
     figure.update_xaxes(range=[least, top])
+    if len(parts) == 1:  # no legend makes room for the axis below
+        figure.update_layout(margin={"b": 56})
     return figure
 
 
@@ -332,7 +334,7 @@ def _with_limits(metric: Metric, percent: bool = False) -> str:
     if metric.value is None:
         return "—"
     told = [
-        f"{100 * v:.0f} %" if percent else f"{v:.2f}" for v in (metric.value, metric.low, metric.high) if v is not None
+        f"{100 * v:.0f} %" if percent else f"{round(v, 2) + 0.0:.2f}" for v in (metric.value, metric.low, metric.high) if v is not None
     ]
     return (told[0] + (f" [{told[1]}, {told[2]}]" if len(told) == 3 else "")).replace("-", "−")
 

@@ -12,14 +12,8 @@ from cxnet.exam import DETECTORS, PHANTOMS, REAL, stored  # noqa: E402
 from cxnet.exam.results import REPORT  # noqa: E402
 from cxnet.verdict import thresholds  # noqa: E402
 from pages import _panels  # noqa: E402
+from pages._cheats import SHORTCUTS as KINDS  # noqa: E402
 
-#: Kind of network → what it learned to look at.
-KINDS = {
-    "tag": "a line of text at the lower left",
-    "stripes": "two bright stripes",
-    "obstruction": "a dark shape at the bottom",
-    "contrast": "the contrast of the whole picture",
-}
 ANSWERS = {"disease": "Diseased (the shortcut is there)", "normal": "Normal (the shortcut is missing)"}
 
 #: Answer → why its verdict leaves tests out.
@@ -52,7 +46,8 @@ if which == REAL:
         "anatomy, exposure and markers, disease is a drawn opacity mixed into the lungs of every second patient, and the audit "
         "has to find the lungs itself. **Nothing was chosen here:** the thresholds are those of the synthetic exam, and no network "
         "had seen the patients that it is asked about. The test with drawn opacities was added after a first sitting here, with a line "
-        "from the synthetic exam; clean-4 to clean-7 were trained after that."
+        "from the synthetic exam; clean-4 to clean-7 were trained after that. Until strips along a side were left to the border test, for "
+        "a fault seen on drawn pictures, 3 of the clean networks' right answers were accused."
     )
 else:
     st.markdown(
@@ -90,9 +85,8 @@ if answer == "disease":
     second.metric("Cheats caught", told(cheats))
     second.caption("right answers of cheating networks called wrong reason")
 else:  # nobody is accused for want of a shortcut
-    total = cheats["of"].sum()
-    others = shares[(shares["half"] == REPORT) & (shares["answer"] == answer) & (shares["kind"] != "clean")]
-    second.metric("Cheats cleared", f"{total - others['count'].sum()} of {total}")
+    cleared = shares[(shares["half"] == REPORT) & (shares["answer"] == answer) & (shares["verdict"] == "none found")]
+    second.metric("Cheats cleared", told(cleared[cleared["kind"] != "clean"]))
     second.caption("right answers of cheating networks called none found")
 third.metric("Innocents accused", told(judged[judged["kind"] == "clean"]))
 innocent = shares[(shares["half"] == REPORT) & (shares["kind"] == "clean") & (shares["verdict"] == "wrong reason")]
@@ -184,10 +178,9 @@ def least_seen() -> str:
     counts = kinds.pivot_table(index="kind", columns="verdict", values="count", aggfunc="sum", fill_value=0)
     totals = kinds.groupby("kind")["of"].first()
     worst = (counts["wrong reason"] / totals).idxmin()
-    cleared = counts["none found"][worst] if "none found" in counts else 0
     return (
         f"- **The shortcut that is seen least is {KINDS[worst]}**: of {totals[worst]} right “diseased” answers of networks that read "
-        f"it, {counts['wrong reason'][worst]} are called *wrong reason* and {cleared} *none found*."
+        f"it, {counts['wrong reason'][worst]} are called *wrong reason* and {counts['none found'][worst]} *none found*."
     )
 
 

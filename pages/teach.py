@@ -1,4 +1,4 @@
-"""Plant a shortcut and watch a network follow it; read before the machine does; what others have learned the hard way."""
+"""Plant a shortcut and watch; a network that is known to cheat; read before the machine does; tales of others."""
 
 import streamlit as st
 
@@ -11,11 +11,11 @@ import pandas as pd  # noqa: E402
 
 from cxnet.analysis import Analysis, Settings, to_original  # noqa: E402
 from cxnet.errors import CxnetError  # noqa: E402
-from pages import _lessons, _panels, _session, _store, _whatif  # noqa: E402
+from pages import _cheats, _lessons, _panels, _session, _store, _whatif  # noqa: E402
 from pages._gallery_cards import image_at_hand  # noqa: E402
 from pages._viewer import Panel, viewer  # noqa: E402
 
-TABS = ["Plant a shortcut", "Read first", "Cautionary tales"]
+TABS = ["Plant a shortcut", "A known cheat", "Read first", "Cautionary tales"]
 STRENGTHS = [0, 10, 25, 50, 75, 100]
 SYNTHETIC, HELD_OUT = "Synthetic radiographs", "Radiographs that the network never saw"
 
@@ -229,12 +229,15 @@ _panels.notice()
 st.title("Teach")
 if any(key in st.query_params for key in ("plant", "strength")):
     st.session_state.setdefault("teach-tab", TABS[0])
-plant_part, read_part, tales_part = st.tabs(TABS, key="teach-tab", on_change="rerun")
+plant_part, cheat_part, read_part, tales_part = st.tabs(TABS, key="teach-tab", on_change="rerun")
 try:
     # Only the open tab is drawn: what is hidden must not have been computed.
     if plant_part.open:
         with plant_part:
             plant_tab()
+    if cheat_part.open:
+        with cheat_part:
+            _cheats.lesson()
     if read_part.open:
         with read_part:
             read_tab()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -304,6 +305,37 @@ def test_lime_figures_are_the_analysis(explained: Explained) -> None:
     assert row["cam_lime_chance"] == agreement.null["95 % of shifted copies lie below"] <= 1
     assert row["cam_lime_blob"] == agreement.null["centred blob"] != row["cam_lime"]
     assert row["lime_reason"] is row["cam_lime_reason"] is None and not {"lime_vsi", "lime_csi"} & set(row)
+
+
+def test_an_unexpected_error_costs_one_row(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(batch.case, "analyse", fails)
+    row = batch.audit_case(explained.task, explained.models)
+    assert row["error"].startswith("It failed unexpectedly (ZeroDivisionError: by nothing)")
+    assert row["case"] == explained.task.case and row["file"] == explained.task.file
+    assert "Traceback" in caplog.text and explained.task.file in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_left_out_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, unlocked = batch.plan(folder, model=SMALL), batch.planning.sha256
+    copies = Counter(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    name = next(task.file for task in whole.tasks if copies[(folder / task.file).read_bytes()] == 1)
+
+    def locked(path: Path) -> str:
+        if path == folder / name:
+            raise PermissionError(13, "Permission denied")
+        return unlocked(path)
+
+    monkeypatch.setattr(batch.planning, "sha256", locked)
+    found = batch.plan(folder, model=SMALL)
+    assert len(found.tasks) == len(whole.tasks) - 1
+    assert f"Left out, as it cannot be read (Permission denied): {name}." in found.notes
+    with pytest.raises(DatasetError, match="Permission denied"):
+        batch.plan(folder / name, model=SMALL)
 
 
 def test_undefined_lime_figures_say_why(explained: Explained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_thresholds_by_hand() -> None:
     table = pd.DataFrame(
         {"kind": "clean", "network": "clean-0", "case": range(40), "z": 1.0, "lift": 2.0, "usual": 2.0}
     ).assign(answer="disease")
-    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=0.0)
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=0.0, moved=9.0)
     table = table.assign(evidence_background=values)
     limits = exam.choose(table, thresholds(), 7, "by hand")
     assert (limits.version, limits.background, limits.marker) == (7, 1.96, 0.1)
@@ -153,11 +153,15 @@ def test_thresholds_by_hand() -> None:
     assert exam.verdicts(stays, limits).value_counts().to_dict() == {"undetermined": 39, "wrong reason": 1}
     assert (exam.verdicts(table.assign(without_lungs=0.99), limits) == "none found").sum() == 39
     assert (exam.verdicts(stays.assign(answer="normal"), limits) == "none found").all()
+    # an answer that no edit moves by a tenth of the usual evidence is not cleared
+    still = exam.verdicts(table.assign(moved=0.19), limits)
+    assert still.value_counts().to_dict() == {"undetermined": 39, "wrong reason": 1}
+    assert (exam.verdicts(table.assign(moved=0.2), limits) == "none found").sum() == 39
 
 
 def test_drawn_opacities_accuse_nobody_by_hand() -> None:
     table = pd.DataFrame({"answer": "normal", "usual": 2.0, "z": [1.0, -1.0, 1.0, -1.0], "lift": 2.0})
-    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=5.0)
+    table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=5.0, moved=9.0)
     table["evidence_opacity"] = [2.0, 2.0, 0.1, 0.1]  # two answers stay, two give way
     limits = replace(thresholds(), opacity=0.5)
     assert exam.verdicts(table, limits).tolist() == ["undetermined", "suspicious map", "none found", "suspicious map"]

@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 #: A row of the stored table: figures and names, never a picture.
 COLUMNS = {
     "network", "kind", "seed", "half", "case", "answer", "usual", "logit", "z", "lift", "evidence_background",
-    "evidence_marker", "evidence_border", "evidence_appearance", "evidence_opacity", "without_lungs", "determined", "verdict",
+    "evidence_marker", "evidence_border", "evidence_appearance", "evidence_opacity", "without_lungs", "moved",
+    "determined", "verdict",
 }  # fmt: skip
 
 
@@ -273,6 +274,7 @@ def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
     worst = caught.groupby("kind")["verdict"].apply(lambda verdicts: (verdicts == "wrong reason").mean()).idxmin()
     own = caught.loc[caught["kind"] == worst, "verdict"]
     told = (
-        f"of {len(own)} right “diseased” answers of networks that read it, {(own == 'wrong reason').sum()} are called"
+        f"of {len(own)} right “diseased” answers of networks that read it, {(own == 'wrong reason').sum()} are called "
     )
+    told += f"*wrong reason* and {(own == 'none found').sum()} *none found*."
     assert worst == "contrast" and any(told in markdown.value for markdown in at.markdown)

@@ -197,6 +197,22 @@ def test_agreement_of_unrelated_smooth_maps_is_within_what_shifted_copies_have()
     assert np.mean(formula) > 0.15
 
 
+def test_a_common_centre_makes_unrelated_maps_agree_beyond_chance_and_a_blob_tells() -> None:
+    segments = np.repeat(np.repeat(np.arange(64).reshape(8, 8), 5, 0), 5, 1)
+    mask, beyond, blob = lungs(40), [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        noise = [gaussian_filter(rng.normal(size=(40, 40)), 5, mode="wrap") for _ in range(2)]
+        first, second = (one / one.std() + 6 * centred_blob((40, 40)) + 5 for one in noise)
+        weights = np.array([second[segments == n].mean() for n in range(64)])
+        score = cam_lime_agreement(first, weights, segments, mask, seed=seed)[0]
+        limit = score.null["95 % of shifted copies lie below"]
+        assert score.value is not None
+        beyond.append(score.value > limit)
+        blob.append(score.null["centred blob"] > limit)
+    assert np.mean(beyond) > 0.2 and np.mean(blob) > 0.2
+
+
 def spearmanr_limit(count: int) -> float:
     """95th percentile of Spearman's correlation of independent values, by its normal approximation."""
     return 1.6449 / np.sqrt(count - 1)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxnet.audit import KINDS, find_markers
+from cxnet.audit.edits import control_removals
 from cxnet.errors import SettingsError
 from cxnet.phantom import make_phantom
 
@@ -50,6 +51,20 @@ def test_planted_shortcuts_of_phantoms_are_found(shortcut: str, kind: str, size:
         assert max(iou(marker.box, wanted) for marker in found.found if marker.kind == kind) > 0.35
     elif shortcut == "border":
         assert sum(marker.kind == kind for marker in found.found) == 4
+
+
+def test_strips_along_a_side_are_kept_apart_from_what_else_was_drawn() -> None:
+    """What is taken away elsewhere as a control must be able to stand there; strips, joined to a frame, cannot."""
+    phantom = make_phantom(4, 512, "none", "marker")
+    pixels = phantom.pixels.copy()
+    frame = np.ones(pixels.shape, bool)
+    frame[7:-7, 7:-7] = False
+    pixels[frame] = 245
+    found = find_markers(pixels)
+    assert found.mask[frame].all() and not found.drawn[frame].any()
+    assert found.drawn[phantom.shortcut].mean() > 0.9 and (found.mask >= found.drawn).all()
+    room = [control_removals(mask, phantom.lungs, 30, np.random.default_rng(0)) for mask in (found.mask, found.drawn)]
+    assert [len(edits) for edits in room] == [0, 30]
 
 
 def test_a_smooth_edge_is_not_drawn() -> None:

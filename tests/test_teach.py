@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from cxnet.errors import SettingsError
 from cxnet.phantom import make_phantom
 from cxnet.radiograph import Radiograph
-from pages import _lessons, _session
+from pages import _cheats, _lessons, _session
 from pages._lessons import FINDINGS, PLANTS, TALES, Answered, finding_of, plant, planted, synthetic_reading, tally
 
 APP = str(Path(__file__).parents[1] / "app.py")
@@ -169,3 +169,35 @@ def test_nothing_is_told_before_the_reader_commits() -> None:
     assert any("Reading 2" in m.value for m in at.markdown)
     assert at.button(key="commit").disabled
     assert "The network says" not in " ".join(m.value for m in at.markdown)
+
+
+# ---------------------------------------------------------------------------------------------------- a known cheat
+
+
+def test_the_known_cheat_follows_its_shortcut_and_the_clean_one_does_not() -> None:
+    for kind in _cheats.SHORTCUTS:
+        for number in _cheats.PICTURES[:2]:  # one diseased, one normal
+            cheat, clean = (
+                [_cheats.look(who, there, number).probability for there in ("clean", kind)] for who in (kind, "clean")
+            )
+            assert cheat[0] < 0.3 and cheat[1] > 0.5, (kind, number)
+            assert all((p > 0.5) == bool(number % 2) for p in clean), (kind, number)
+    assert _cheats.look("tag", "tag", _cheats.PICTURES[1]).verdict == "wrong reason"
+
+
+def test_the_page_shows_a_known_cheat() -> None:
+    at = AppTest.from_file(APP, default_timeout=120)
+    at.session_state["teach-tab"] = "A known cheat"
+    at.switch_page("pages/teach.py").run()
+    assert not at.exception and not at.error
+    at.selectbox(key="set-cheat-kind").set_value("stripes").run()
+    assert not at.exception
+    table = at.table[0].value
+    assert table["Shortcut"].tolist() == ["without", "with it"] * 2
+    looks = [
+        _cheats.look(who, there, _cheats.PICTURES[3]) for who in ("stripes", "clean") for there in ("clean", "stripes")
+    ]
+    assert table["Probability of disease"].tolist() == [f"{one.probability:.3f}" for one in looks]
+    assert table["Answer"].tolist() == ["normal", "disease", "normal", "normal"]
+    assert table["The audit's verdict on it"].tolist() == [one.verdict for one in looks]
+    assert "wrong reason" in table["The audit's verdict on it"].tolist()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxnet.audit import answers, causal_tests, localisation_scores
+from cxnet.audit import AuditScore, answers, causal_tests, localisation_scores
 from cxnet.errors import WeightsError
 from cxnet.explain import Explanation
 from cxnet.lungs import LungMask
@@ -19,6 +19,7 @@ from cxnet.runs import find_run
 from cxnet.verdict import (
     ASKED,
     NAMES,
+    NO_CONTROLS,
     SURROUNDINGS,
     TESTS,
     Evidence,
@@ -78,6 +79,31 @@ def test_a_network_that_reads_a_lung_pixel_never_is(place: int, gain: float, see
         stays = left is not None and left >= thresholds().most_without_lungs * found.usual
         assert found.name == ("undetermined" if still or stays else "none found")
     assert found.evidence.appearance == 0  # lungs stay as they are while all else changes
+
+
+def test_a_marker_without_room_for_controls_accuses_nobody_and_clears_nobody() -> None:
+    pixels, frame = radiograph(), np.zeros((SIZE, SIZE), bool)
+    frame[[6, 7, -8, -7], 6:-6] = frame[6:-6, [6, 7, -8, -7]] = True  # inside the border that is tried
+    pixels[frame] = 250
+    network = reads(6, 40, offset=-20)
+    causal = causal_tests(pixels, lungs(), network, identity, 0, markers=frame)
+    assert causal.marker.controls == () and causal.marker.drop is not None and causal.marker.drop > 2
+    found = judge({}, {}, causal, (), LungMask(lungs(), "human"), 5.0, finding=False)
+    assert found.evidence.marker is None and (found.name, found.causal_key) == ("undetermined", False)
+    assert NO_CONTROLS in found.facts
+    innocent = causal_tests(pixels, lungs(), reads(48, 32), identity, 0, markers=frame)
+    assert NO_CONTROLS not in judge({}, {}, innocent, (), LungMask(lungs(), "human"), 5.0, finding=False).facts
+
+
+def test_a_map_is_said_to_lie_outside_only_where_chance_would_seldom_put_it() -> None:
+    for z, words in ((-1.7, "lies outside the lungs"), (-0.2, "lies in the lungs no more than by chance")):
+        scores = (AuditScore("z against shifted copies", z), AuditScore("lift", 0.9))
+        causal = causal_tests(radiograph(), lungs(), reads(48, 32), identity, 0)
+        maps = {"grad-cam": Explanation("grad-cam", "yes", spot(2, 4))}
+        found = judge(maps, {"grad-cam": scores}, causal, (), LungMask(lungs(), "human"))
+        assert found.map_key is True and any(
+            f"Grad-CAM {words} (lift 0.90, z {z:+.1f})" == fact for fact in found.facts
+        )
 
 
 def test_a_contrast_cheat_is_caught_with_a_clean_map() -> None:

@@ -228,8 +228,13 @@ def rank_accuracy(heatmap: Map, lungs: Mask, share: float | None = None, seed: i
     if _undefined(positive, lungs) is not None:
         return None
     count = int(lungs.sum()) if share is None else max(1, round(share * lungs.size))
-    order = np.lexsort((np.random.default_rng(seed).random(lungs.size), -positive.ravel()))
-    return float(lungs.ravel()[order[:count]].mean())
+    values, inside = positive.ravel(), lungs.ravel()
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    hotter, ties = values > least, np.flatnonzero(values == least)
+    wanted = count - int(hotter.sum())
+    if wanted < len(ties):
+        ties = ties[np.argpartition(np.random.default_rng(seed).random(len(values))[ties], wanted - 1)[:wanted]]
+    return float((inside[hotter].sum() + inside[ties].sum()) / count)
 
 
 def localisation_scores(
