@@ -334,7 +334,9 @@ def _with_limits(metric: Metric, percent: bool = False) -> str:
     if metric.value is None:
         return "—"
     told = [
-        f"{100 * v:.0f} %" if percent else f"{round(v, 2) + 0.0:.2f}" for v in (metric.value, metric.low, metric.high) if v is not None
+        f"{100 * v:.0f} %" if percent else f"{round(v, 2) + 0.0:.2f}"
+        for v in (metric.value, metric.low, metric.high)
+        if v is not None
     ]
     return (told[0] + (f" [{told[1]}, {told[2]}]" if len(told) == 3 else "")).replace("-", "−")
 
