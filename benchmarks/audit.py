@@ -2,7 +2,7 @@
 
     python -m benchmarks.audit [--data DIR] [--pictures 6] [--repeats 5] [--skip-full] [--skip-workers]
 
-Aims: fast tier at most 2 x a bare forward pass a picture; full tier at most 60 passes, and at most 1.15 x the cost of
+Aims: fast tier at most 2 x a bare forward pass a picture; full tier at most 60 passes (median), and at most 1.15 x the cost of
 as many bare passes; two workers at least 1.6 x one. Networks run on one thread, as they do in every worker.
 Without --data synthetic radiographs of 512 px are used.
 """

@@ -58,6 +58,9 @@ SURE_STEEPNESS = 0.3
 SURE_UNEVEN = 0.12
 SURE_CONTRAST = 50.0  # grey levels
 SURE_AREA = 1.2e-4  # of the square of the shorter side
+#: As deep as the border that the border test takes away, :data:`cxnet.audit.causal.BORDERS`, as a fraction of the side.
+STRIP = 0.05
+EDGE_PX = 3  # how thick pieces of a strip's edge are, and how far from it they lie
 FLAT = 8  # largest range of grey levels within 3 x 3 px of a plate
 
 
@@ -90,7 +93,8 @@ class Markers:
         Pixels to remove: the drawn strokes with a margin, and what plates cover. The inside of a large frame
         is left out as a rule.
     drawn : bool array (height, width)
-        The same without strips along a side, which have no other place to stand.
+        The same without strips along a side that are no deeper than :data:`STRIP`, but with what stands on them: a strip has no
+        other place to be, and the border test takes it away.
     found : tuple of Marker
     """
 
@@ -161,16 +165,11 @@ def find_markers(pixels: Grey) -> Markers:
     slope = _slope(work)
     pieces = [*_strokes(work, slope), *_plates(work, slope)]
     drawn, kept = _grouped(pieces)
-    mask = np.zeros(work.shape, np.uint8)
-    for piece in kept:
-        left, top, wide, high = piece.box
-        mask[top : top + high, left : left + wide] |= piece.pixels.astype(np.uint8)
-    mask = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    strips = np.zeros(work.shape, np.uint8)
-    for marker in borders:
-        left, top, wide, high = marker.box
-        strips[top : top + high, left : left + wide] = 1
-    masks = [mask | strips, mask & (1 - strips)]
+    mask = _masked(work, kept)
+    strips, deep = (_painted(work, [m for m in borders if _shallow(m, work) == shallow]) for shallow in (True, False))
+    near = cv2.dilate(strips, np.ones((2 * EDGE_PX + 1, 2 * EDGE_PX + 1), np.uint8))
+    own = _masked(work, [piece for piece in kept if not _is_strip(piece, near)])
+    masks = [mask | strips | deep, own | deep]
     found = sorted([*borders, *drawn], key=lambda marker: (-marker.strength, marker.box))
     if scale < 1:
         masks = [cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST) for one in masks]
@@ -181,6 +180,41 @@ def find_markers(pixels: Grey) -> Markers:
             Marker(_enlarged(marker.box, work.shape, pixels.shape), marker.kind, marker.strength) for marker in found
         ),
     )
+
+
+def _masked(work: Grey, pieces: list[_Piece]) -> Grey:
+    """1 on pieces and a margin of a pixel."""
+    mask = np.zeros(work.shape, np.uint8)
+    for piece in pieces:
+        left, top, wide, high = piece.box
+        mask[top : top + high, left : left + wide] |= piece.pixels.astype(np.uint8)
+    return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.uint8)
+
+
+def _painted(work: Grey, strips: list[Marker]) -> Grey:
+    """1 on strips."""
+    mask = np.zeros(work.shape, np.uint8)
+    for strip in strips:
+        left, top, wide, high = strip.box
+        mask[top : top + high, left : left + wide] = 1
+    return mask
+
+
+def _shallow(strip: Marker, work: Grey) -> bool:
+    """Whether a strip along a side is no deeper than :data:`STRIP`."""
+    height, width = work.shape
+    _, _, wide, high = strip.box
+    return bool((high / height if wide == width else wide / width) <= STRIP)
+
+
+def _is_strip(piece: _Piece, near: NDArray[Any]) -> bool:
+    """Whether a piece is a strip itself, a frame of them or a part of their edge, and nothing that stands on one.
+
+    `near` is not 0 on strips and :data:`EDGE_PX` around them.
+    """
+    left, top, wide, high = piece.box
+    flat = wide >= near.shape[1] / 2 or high >= near.shape[0] / 2 or min(wide, high) <= EDGE_PX
+    return bool(flat and near[top : top + high, left : left + wide][piece.pixels].mean() > 0.8)
 
 
 def _enlarged(box: tuple[int, int, int, int], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -92,8 +92,8 @@ LONGEST_PX = 640
 LEAST_USUAL = 0.5
 #: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
 SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
-#: A map is said to lie outside the lungs from this z down, where 5 % of its shifted copies lie; above it, that it lies there no
-#: more than by chance. Only the words differ: the map key has its own lines.
+#: A map is said to lie outside the lungs from this z down (about 5 % of its shifted copies do, if they scatter normally), above it
+#: to lie there no more than by chance. Only the words differ: the map key has its own lines.
 LESS_THAN_CHANCE = -1.64
 #: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
 SEAM = 0.02
@@ -224,10 +224,7 @@ ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker
 ACCUSES_NOBODY = ("opacity",)
 OWN_LINES = "how strongly this network usually answers is not known, so the lines come from this answer's own evidence"
 SHOWN_LUNGS_ONLY = "this network is shown nothing but the lungs: their surroundings were not asked"
-NO_CONTROLS = (
-    "taking burned-in text or markers away costs the answer as much as would accuse it, but there is no room to take the "
-    "same away elsewhere: not cleared"
-)
+NO_CONTROLS = "taking burned-in text or markers away costs the answer as much as would accuse it, but nothing is there to compare with"
 ANOTHER_ANSWER = "the network gives another answer: nothing can be said of the reasons for this one"
 
 
@@ -500,19 +497,10 @@ def judge(
     usual = max(usual, LEAST_USUAL)
     found = evidence(causal, changed, drawn, usual, masked=masked)
     alone = not causal.marker.controls and (causal.marker.drop or 0.0) >= limits.lines(usual)["marker"]
-    notes += [NO_CONTROLS] if alone else []
+    notes += [f"{NO_CONTROLS}: {causal.marker.controls_reason}"] if alone else []
     turned, facts = _map_key(explanations, scores, limits)
-    return _conclude(
-        found,
-        (turned, facts + notes),
-        lungs,
-        usual,
-        limits,
-        finding,
-        causal.base.predicted == causal.target,
-        masked,
-        alone,
-    )
+    answered = causal.base.predicted == causal.target
+    return _conclude(found, (turned, facts + notes), lungs, usual, limits, finding, answered, masked, alone)
 
 
 def _conclude(
@@ -528,9 +516,8 @@ def _conclude(
 ) -> Verdict:
     """The verdict from what the tests found.
 
-    `maps` is what the maps say and all facts that stand whatever the verdict, `usual` at least :data:`LEAST_USUAL`;
-    `answered` tells whether the network gives this answer at all, `unsure` whether something that no test could use keeps it
-    from being cleared.
+    `maps` is what the maps say and all facts that stand whatever the verdict, `usual` at least :data:`LEAST_USUAL`; `answered`
+    tells whether the network gives this answer at all, `unsure` whether what no test could use keeps it from being cleared.
     """
     lines = limits.lines(usual)
     asked = {name: found.values[name] for name in ASKED[finding]}

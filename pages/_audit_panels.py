@@ -146,8 +146,8 @@ def headline(audit: StoredAudit) -> None:
             else f"No interval: {whole.rate.reason}."
         )
         + " An answer without a wrong reason found is not proven right. Undetermined answers (the lungs could not be found, "
-        "hiding them leaves a finding standing, opacities drawn into them do not move an answer that names none, or nothing moves "
-        "it) stay in the denominator."
+        "hiding them leaves a finding standing, opacities drawn into them do not move an answer that names none, nothing moves it, or "
+        "it falls with a marker that has no place for a comparison) stay in the denominator."
     )
 
 
@@ -257,7 +257,7 @@ def distributions(audit: StoredAudit) -> None:
         )
         undefined = int(rows["lift"].isna().sum())
         st.caption(
-            "Left of the line the map lies outside the lungs more than inside. A map alone accuses nobody."
+            "Left of the line the map puts less into the lungs than an even map would. A map alone accuses nobody."
             + (f" {undefined} maps have no figures." if undefined else "")
         )
     with right:
@@ -384,6 +384,13 @@ def lime_audit(run: Run, first: StoredAudit | None = None) -> StoredAudit | None
     return None
 
 
+def _intervals(whole: Agreement) -> str:
+    """Where the intervals come from, or why there are none."""
+    reasons = dict.fromkeys(m.reason for m in (whole.correlation, whole.beyond_chance) if m.reason)
+    told = "Medians with 95 % intervals that draw whole patients." if whole.correlation.interval else "Medians."
+    return escaped(" ".join([told, *(f"Not given: {reason}." for reason in reasons)]))
+
+
 def agreement(run: Run, audit: StoredAudit) -> None:
     """How far Grad-CAM and LIME agree over the run, where LIME was run."""
     explained = lime_audit(run, audit)
@@ -392,6 +399,9 @@ def agreement(run: Run, audit: StoredAudit) -> None:
         st.code(f"{command(run.folder, 'fast')} --lime", language=None, wrap_lines=True)
         return
     found = _agreements(_key(explained), explained)
+    if not found:
+        st.info("No case of that audit has figures.", icon=":material/info:")
+        return
     if explained is not audit:
         st.caption(f"From this run's {explained.tier} audit, which ran LIME.")
     rows = explained.audited
@@ -403,7 +413,7 @@ def agreement(run: Run, audit: StoredAudit) -> None:
     )
     st.dataframe(agreement_frame(found), hide_index=True, width="stretch", key="audit-agreement")
     st.caption(
-        "Medians with 95 % intervals that draw whole patients. Beyond chance: share of the cases whose two maps agree more "
+        f"{_intervals(found[0])} Beyond chance: share of the cases whose two maps agree more "
         "than 95 % of copies of Grad-CAM's map do that were shifted and flipped at random. Of unrelated maps that prefer no place "
         "5 % would; of maps that both prefer the middle more, so beside it stands how often a centred blob would, which knows "
         "nothing of the network. Undefined where LIME found no superpixel that speaks for the class, or Grad-CAM no evidence. "

@@ -100,9 +100,9 @@ def with_agreement(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     if "cam_lime" in rows.columns:
         return rows
     audit = _audit_panels.lime_audit(run)
-    if audit is None:
-        return rows
     keys = ["case", "fold"]
+    if audit is None or not set(keys) <= set(audit.table.columns):
+        return rows
     names = [name for name in _OF_LIME if name in audit.table.columns]
     found = audit.table[[*keys, *names]].drop_duplicates(keys)
     return rows.drop(columns=names, errors="ignore").merge(found, on=keys, how="left", sort=False)

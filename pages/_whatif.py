@@ -49,7 +49,7 @@ OUTCOMES_KEPT = 12
 BATCH = 8
 THUMBNAIL_PX = 480
 
-NO_MARKER = "no text, marker or arrow was found in this radiograph"
+NO_MARKER = "no text, marker or arrow was found in this radiograph (strips along a side: crop the border)"
 NO_TWO_LUNGS = "no two lungs were found in this radiograph"
 NO_LUNGS = "no lungs were found in this radiograph"
 NO_BOX = "no box was drawn: press “Draw a box” above the pictures, then drag on one"

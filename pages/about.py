@@ -26,7 +26,7 @@ server; nothing is written to disk, logged or sent anywhere.
 ### Where to go
 - **Analyse** one radiograph; **Runs**: every prediction of a k-fold training, by cell of its confusion matrix.
 - **Audit**: how often right answers have wrong reasons; **Exam**: what the audit itself is worth.
-- **Published**: figures of the literature, recomputed; **Teach**: plant a shortcut, read before you look.
+- **Published**: figures of the literature, recomputed; **Teach**: plant a shortcut, watch a known cheat, read before you look.
 
 ### How to read the figures
 - **In the lungs**: share of the map's positive evidence inside the lung outline. Alone it means little: a map without

@@ -46,7 +46,7 @@ if which == REAL:
         "anatomy, exposure and markers, disease is a drawn opacity mixed into the lungs of every second patient, and the audit "
         "has to find the lungs itself. **Nothing was chosen here:** the thresholds are those of the synthetic exam, and no network "
         "had seen the patients that it is asked about. The test with drawn opacities was added after a first sitting here, with a line "
-        "from the synthetic exam; clean-4 to clean-7 were trained after that. Until strips along a side were left to the border test, for "
+        "from the synthetic exam; clean-4 to clean-7 were trained after that. Until strips along a side, up to 5 % of it deep, were left to the border test, for "
         "a fault seen on drawn pictures, 3 of the clean networks' right answers were accused."
     )
 else:

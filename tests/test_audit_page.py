@@ -136,6 +136,20 @@ def test_agreement_of_grad_cam_and_lime_comes_from_the_audit_that_ran_it(
         ]
 
 
+def test_an_audit_with_lime_whose_cases_all_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXNET_RUNS", str(tmp_path))
+    monkeypatch.setattr(runs, "FOLDER", tmp_path / "there are no others")
+    run = make_run(tmp_path, "one", folds=2)
+    make_audit(run)
+    table = make_audit(run, "fast", lime=True).assign(error="The file is torn; fetch it again.")
+    path = run.folder / "audit-fast.parquet"
+    table.to_parquet(path)
+    info = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    path.with_suffix(".json").write_text(json.dumps(info | {"sha256": runs.sha256(path)}), "utf-8")
+    at = opened(run="one")
+    assert not at.exception and any("No case of that audit has figures" in i.value for i in at.info)
+
+
 def test_without_an_audit_the_page_says_which_command_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,7 +315,7 @@ def test_an_unexpected_error_costs_one_row(
 
     monkeypatch.setattr(batch.case, "analyse", fails)
     row = batch.audit_case(explained.task, explained.models)
-    assert row["error"].startswith("It failed unexpectedly (ZeroDivisionError: by nothing)")
+    assert row["error"].startswith("It failed unexpectedly (ZeroDivisionError); ")
     assert row["case"] == explained.task.case and row["file"] == explained.task.file
     assert "Traceback" in caplog.text and explained.task.file in caplog.text
 

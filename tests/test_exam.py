@@ -229,3 +229,13 @@ def test_page_shows_the_stored_figures(stored: exam.Exam) -> None:
     accused = innocent[innocent["answer"] == "normal"]
     assert at.metric[2].value == f"{(accused['verdict'] == 'wrong reason').sum()} of {len(accused)}"
     assert not at.warning and any("opacities are drawn into the lungs" in caption.value for caption in at.caption)
+
+
+def test_the_shorter_rule_of_the_exam_agrees_with_the_verdict_where_no_marker_could_be_tested(
+    stored: exam.Exam,
+) -> None:
+    networks = {network.name: network for network in exam.fixture_networks()}
+    rows = stored.cases[stored.cases["evidence_marker"].isna()]
+    for row in rows.groupby("verdict").sample(2, random_state=0, replace=True).drop_duplicates().itertuples():
+        _, verdict = exam.judge_case(networks[row.network], exam.phantom_case(int(row.case)), row.usual)
+        assert verdict.name == row.verdict, (row.network, row.case)

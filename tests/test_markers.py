@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxnet.audit import KINDS, find_markers
+from cxnet.audit.causal import BORDERS
 from cxnet.audit.edits import control_removals
 from cxnet.errors import SettingsError
+from cxnet.markers import STRIP
 from cxnet.phantom import make_phantom
 
 
@@ -61,10 +63,29 @@ def test_strips_along_a_side_are_kept_apart_from_what_else_was_drawn() -> None:
     frame[7:-7, 7:-7] = False
     pixels[frame] = 245
     found = find_markers(pixels)
-    assert found.mask[frame].all() and not found.drawn[frame].any()
+    assert found.mask[frame].all() and found.drawn[frame].mean() < 0.01  # what else stands there may touch it
     assert found.drawn[phantom.shortcut].mean() > 0.9 and (found.mask >= found.drawn).all()
     room = [control_removals(mask, phantom.lungs, 30, np.random.default_rng(0)) for mask in (found.mask, found.drawn)]
     assert [len(edits) for edits in room] == [0, 30]
+    assert BORDERS[1] == STRIP  # what is set aside here the border test takes away
+
+
+@pytest.mark.parametrize("depth", [16, 24])
+def test_text_on_a_strip_stays_and_a_deep_strip_too(depth: int) -> None:
+    phantom = make_phantom(4, 512, "none", "marker")
+    bar, letters = np.zeros((512, 512), bool), np.zeros((512, 512), np.uint8)
+    bar[-depth:] = True
+    # small enough for the strip to be found in spite of it
+    cv2.putText(letters, "A", (30, 512 - depth // 2 + 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1, 1)
+    pixels = phantom.pixels.copy()
+    pixels[bar] = 4
+    pixels[letters > 0] = 250
+    found = find_markers(pixels)
+    assert any(marker.kind == "border" for marker in found.found)
+    assert found.drawn[letters > 0].mean() > 0.9 and found.drawn[bar].mean() < 0.1
+    pixels[-40:] = 4  # deeper than the border test reaches
+    deep = find_markers(pixels)
+    assert deep.drawn[-40:].all() and deep.drawn[phantom.shortcut].mean() > 0.9
 
 
 def test_a_smooth_edge_is_not_drawn() -> None:

@@ -379,7 +379,7 @@ def causal_tests(
     target : int
         Class to ask about, counted from 0.
     markers : bool array (height, width), optional
-        Burned-in markers and text.
+        Burned-in markers and text, without strips along a side: :attr:`cxnet.markers.Markers.drawn`.
     tier : {"full", "exhaustive"}
         "exhaustive" looks at all controls, and tries all fills in frozen mode for both shapes.
     matters : mapping of str to float, optional

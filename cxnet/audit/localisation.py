@@ -35,6 +35,8 @@ POINTING = "Zhang et al. 2018, doi:10.1007/s11263-017-1059-x"
 AGREEMENT = "Krishna et al. 2022, arXiv:2202.01602"
 OWN = "cxnet"
 
+#: Names of what stands beside the agreement of Grad-CAM and LIME.
+SHIFTED, BLOB = "95 % of shifted copies lie below", "centred blob"
 NO_EVIDENCE = "no evidence: the map is zero everywhere"
 CONSTANT = "the map is the same everywhere"
 EMPTY_MASK = "no lung was found"
@@ -354,7 +356,7 @@ def _by_chance(
         moved.append(_superpixel_means(np.roll(flipped, rng.integers(0, cam.shape), (0, 1)), segments, len(lime)))
     blob = _superpixel_means(centred_blob(cam.shape), segments, len(lime))
     *shifted, centred = _correlations(np.array([*moved, blob]), lime)
-    return {"95 % of shifted copies lie below": float(np.quantile(shifted, 0.95)), "centred blob": float(centred)}
+    return {SHIFTED: float(np.quantile(shifted, 0.95)), BLOB: float(centred)}
 
 
 def cam_lime_agreement(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxnet.analysis import Analysis, Models, Settings, analyse, looking
 from cxnet.audit import ZONES, find_markers
-from cxnet.audit.localisation import zones
+from cxnet.audit.localisation import BLOB, SHIFTED, zones
 from cxnet.batch.planning import Task
 from cxnet.errors import CxnetError, DatasetError
 from cxnet.explain.lime import csi, explain_lime, vsi
@@ -132,7 +132,7 @@ def audit_case(task: Task, models: Models) -> Row:
         row = _head(task.case, task.model, task.model_sha256) | {"error": str(error)}
     except Exception as error:  # one bad file must not end the audit of all others
         logging.getLogger("cxnet").exception("The audit of %s failed", task.file)
-        why = f"It failed unexpectedly ({type(error).__name__}: {error}); the traceback stands where the audit was started."
+        why = f"It failed unexpectedly ({type(error).__name__}); the traceback stands where the audit was started."
         row = _head(task.case, task.model, task.model_sha256) | {"error": why}
     return row | {"file": task.file} | dict(task.known)
 
@@ -169,8 +169,8 @@ def _from_lime(analysis: Analysis, models: Models, seeds: int) -> Row:
     row |= {column: scores[name].value for column, name in LIME_FIGURES.items()}
     row["lime_reason"] = next((scores[n].reason for n in LIME_FIGURES.values() if scores[n].value is None), None)
     agreement = analysis.agreement[0]
-    chance, blob = agreement.null.values() if agreement.null else (None, None)
-    row |= {"cam_lime": agreement.value, "cam_lime_chance": chance, "cam_lime_blob": blob}
+    row |= {"cam_lime": agreement.value, "cam_lime_chance": agreement.null.get(SHIFTED)}
+    row["cam_lime_blob"] = agreement.null.get(BLOB)
     row["cam_lime_reason"] = agreement.reason
     if seeds > 1:
         row |= dict(zip(STABILITY, _stability(analysis, models, seeds), strict=True))

@@ -234,7 +234,7 @@ def _plan_files(source: Path, model: str, tier: Tier) -> Plan:
         except OSError as error:
             notes.append(f"Left out, as it cannot be read ({error.strerror or type(error).__name__}): {name}.")
     if not tasks:
-        raise DatasetError(f"No file of {source} can be read; {notes[0]}")
+        raise DatasetError(f"No file of {source} can be read; see its permissions. {notes[0]}")
     tasks.sort(key=lambda task: (task.case, task.file))
     return Plan(_once(tasks, notes), network.classes, tuple(notes), None, {})
 

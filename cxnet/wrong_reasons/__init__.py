@@ -34,8 +34,8 @@ lime_csi †                 CSI of its weights over the seeds: share whose 95 %
 ========================== ===========================================================================
 
 Those marked * are in full audits only, those marked † only in audits with ``--lime``, whose ``.json`` says
-`lime_seeds`. There the map key turns only when every map that can be read lies outside the lungs, Grad-CAM's and
-LIME's, so verdicts with and without LIME are not to be compared. Nothing here imports a deep-learning framework.
+`lime_seeds`. There the map key turns only when every map that can be read, Grad-CAM's and LIME's, lies in the lungs no
+more than by chance, so verdicts with and without LIME are not to be compared. Nothing here imports a deep-learning framework.
 
 Reading (`stored`), rates and pairs of runs (`rates`), zones and properties of the pictures (`looks`), agreement of the two
 maps (`agreement`).

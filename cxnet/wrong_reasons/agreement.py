@@ -78,7 +78,7 @@ def _agreement(part: str, rows: pd.DataFrame, withhold: str | None, resamples: i
         if defined.empty:
             return Metric(name, None, None, reason="no two maps can be compared")
         if values.isna().any():
-            return Metric(name, None, None, reason="this audit, or a part of it, was made before it was measured")
+            return Metric(name, None, None, reason="this audit, or a part of it, was made before chance was measured")
         return _summary(name, values.to_numpy(np.float64), summary, groups, withhold, resamples)
 
     # audits of earlier versions lack these columns

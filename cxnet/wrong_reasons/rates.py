@@ -148,7 +148,8 @@ class PairedReasons:
     test : Comparison
         Exact McNemar test [1]_ of the two rates; the difference is first minus second.
     difference : Metric
-        The same difference with an interval that draws whole patients, or the reason why it has none.
+        The same difference with an interval that draws whole patients (the test's own, which takes cases as independent, where no
+        case differs), or the reason why it has none.
     """
 
     shared: int
@@ -180,7 +181,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> PairedReasons:
     rightly and both verdicts decide, so it is not compared how often they are right. Nothing outside the lungs can be held
     against a network that is shown nothing else: a difference from such a network says no more than that. McNemar's test
     takes cases as independent; several cases of one patient make it too sure, so the interval of the difference is a
-    patient bootstrap's.
+    patient bootstrap's, which has no width where no case differs: there the test's own is given.
     """
     name = "exact McNemar test"
     unlike = NO_VERDICT if not all("verdict" in table.columns for table in (first, second)) else None
@@ -221,7 +222,7 @@ def _difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: list[str | N
     if test.p_value is None:
         return Metric(DIFFERENCE, None, test.difference, reason=test.reason)
     change = a.astype(np.float64) - b
-    if not change.any():  # every resample would say 0, as if nothing else were possible
+    if not change.any() and None not in groups:  # every resample would say 0, as if nothing else were possible
         return Metric(
             DIFFERENCE, None, test.difference, test.low, test.high, "exact McNemar 95 %, cases as independent"
         )

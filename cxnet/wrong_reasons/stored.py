@@ -46,7 +46,7 @@ class StoredAudit:
     info : mapping
         Settings and versions.
     table : DataFrame
-        As in this module's docstring; treated as read-only.
+        As :mod:`cxnet.wrong_reasons` describes it; treated as read-only.
     """
 
     path: Path
