@@ -236,6 +236,6 @@ def test_the_shorter_rule_of_the_exam_agrees_with_the_verdict_where_no_marker_co
 ) -> None:
     networks = {network.name: network for network in exam.fixture_networks()}
     rows = stored.cases[stored.cases["evidence_marker"].isna()]
-    for row in rows.groupby("verdict").sample(2, random_state=0, replace=True).drop_duplicates().itertuples():
+    for row in rows.groupby("verdict").sample(1, random_state=0).itertuples():
         _, verdict = exam.judge_case(networks[row.network], exam.phantom_case(int(row.case)), row.usual)
         assert verdict.name == row.verdict, (row.network, row.case)

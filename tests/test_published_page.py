@@ -119,7 +119,7 @@ def test_a_wrong_fold_leaves_study_and_model() -> None:
 
 
 def test_a_link_to_every_choice_opens_it() -> None:
-    at = opened()
+    at, checked = opened(), check_claims()
     for study, models in panels.CHOICES.items():
         for model, folds in models.items():
             for fold in {folds[0], folds[-1]}:
@@ -131,7 +131,7 @@ def test_a_link_to_every_choice_opens_it() -> None:
                 at.run()
                 assert not at.exception
                 assert choice_of(at) == (study, model, fold or "")
-                claims = [f for f in check_claims() if (f.claim.study, f.claim.model, f.claim.fold) == choice]
+                claims = [f for f in checked if (f.claim.study, f.claim.model, f.claim.fold) == choice]
                 assert all(finding.explanation in texts(at) for finding in claims)
 
 

@@ -393,7 +393,7 @@ def test_a_training_that_diverges_says_so(
         train(replace(settings, recipe="wild", epochs=3, only=(0,), out=tmp_path / "run"), silent)
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.slow), "jax"])
 def test_other_backends(backend: str, settings: TrainingSettings, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed (it is optional)")
