@@ -198,7 +198,7 @@ LIMITS = {
   regions otherwise.
 - **Few networks, one collection.** The intervals resample networks and cases, not hospitals.
 - **The contrast is a stronger one.** Real radiographs differ so much in contrast that networks did not learn the tone curve of the
-  drawn ones (exponent 1.5) well enough to count, so it is 2.5 here. Even then the lungs carry it, and it looks like disease.
+  drawn ones (exponent 1.5) well enough to count, so it is 2.5 here.
 """,
 }
 st.markdown(

@@ -281,7 +281,7 @@ def test_agreement_draws_patients_and_says_what_is_missing() -> None:
         )
         found = agreements(rows, ("a",))[0]
         assert found.beyond_chance.value is found.blob_beyond_chance.value is None
-        assert "before chance was measured" in str(found.beyond_chance.reason)
+        assert "audit of an earlier version" in str(found.beyond_chance.reason)
     nothing = agreements(with_lime([None, None]), ("a",))[0]
     assert (nothing.cases, nothing.undefined, nothing.correlation.value) == (0, 2, None) and nothing.correlation.reason
     assert agreements(table([FINE] * 3), ("a",)) == ()

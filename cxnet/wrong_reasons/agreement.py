@@ -78,8 +78,14 @@ def _agreement(part: str, rows: pd.DataFrame, withhold: str | None, resamples: i
         if defined.empty:
             return Metric(name, None, None, reason="no two maps can be compared")
         if values.isna().any():
-            return Metric(name, None, None, reason="this audit, or a part of it, was made before chance was measured")
-        return _summary(name, values.to_numpy(np.float64), summary, groups, withhold, resamples)
+            return Metric(name, None, None, reason="some cases lack it, as in an audit of an earlier version")
+        numbers = values.to_numpy(np.float64)
+        value = float(summary(numbers))
+        if withhold is not None:
+            return Metric(name, None, value, reason=withhold)
+        limits = bootstrap(lambda drawn: float(summary(numbers[drawn])), groups, resamples=resamples)
+        kind = None if limits.reason else "patient bootstrap 95 %"
+        return Metric(name, None, value, limits.low, limits.high, kind, limits.reason)
 
     # audits of earlier versions lack these columns
     columns = ("cam_lime", "cam_lime_chance", "cam_lime_blob")
@@ -94,19 +100,3 @@ def _agreement(part: str, rows: pd.DataFrame, withhold: str | None, resamples: i
         summed("agreement beyond 95 % of shifted copies", beyond, np.mean),
         summed("the same of a centred blob", blob_beyond, np.mean),
     )
-
-
-def _summary(
-    name: str,
-    values: NDArray[np.float64],
-    summary: Callable[[NDArray[np.float64]], Any],
-    groups: list[str | None],
-    withhold: str | None,
-    resamples: int,
-) -> Metric:
-    value = float(summary(values))
-    if withhold is not None:
-        return Metric(name, None, value, reason=withhold)
-    limits = bootstrap(lambda drawn: float(summary(values[drawn])), groups, resamples=resamples)
-    kind = None if limits.reason else "patient bootstrap 95 %"
-    return Metric(name, None, value, limits.low, limits.high, kind, limits.reason)
