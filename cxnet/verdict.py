@@ -23,11 +23,12 @@ be taken away, so that the lungs alone need not carry it and their surroundings 
 the network may look elsewhere or may not know such opacities. So that test accuses nobody either.
 
 Of a network that is shown nothing but the lungs ("lung-mask"), their surroundings cannot be asked; what is left when the
-lungs are hidden is their outline.
+lungs are hidden is their outline. Of one that is shown the crop around them ("lung-crop"), the border is not asked: the
+lungs reach it, and no network of the exam sees them so.
 
-All thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are
-shares of the evidence that the network's right answers usually have (:func:`usual_evidence`): logits of one network are not
-those of another.
+Thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are shares of
+the evidence that the network's right answers usually have (:func:`usual_evidence`): logits of one network are not those of
+another. Answers that name a finding have lines of their own: "normal" hangs on the border more, of clean networks too.
 
 References
 ----------
@@ -56,6 +57,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxnet.analysis import Analysis, Models
+from cxnet.architectures import Region
 from cxnet.audit import (
     FILLS,
     PROBES,
@@ -110,8 +112,9 @@ class Thresholds:
         Which exam gave them.
     least_z, least_lift : float
         A map below either of them turns against the network.
-    background, marker, border, appearance, opacity : float
-        Evidence from which a causal test turns, as a share of the network's usual evidence.
+    finding, no_finding : mapping of str to float
+        Evidence from which a causal test turns, as a share of the network's usual evidence: the tests of :data:`ASKED`, for
+        answers that name a finding and for those that name none.
     least_local_r2 : float
         LIME's map is read from this held-out R² on.
     least_moved : float
@@ -125,18 +128,19 @@ class Thresholds:
     source: str
     least_z: float
     least_lift: float
-    background: float
-    marker: float
-    border: float
-    appearance: float
-    opacity: float
+    finding: Mapping[str, float]
+    no_finding: Mapping[str, float]
     least_local_r2: float
     least_moved: float
     most_without_lungs: float
 
-    def lines(self, usual: float) -> dict[str, float]:
-        """Logits from which each of :data:`TESTS` turns, for a network with this usual evidence."""
-        return {name: getattr(self, name) * max(usual, LEAST_USUAL) for name in TESTS}
+    def shares(self, finding: bool) -> Mapping[str, float]:
+        """The lines of answers that name a `finding`, or none, by test."""
+        return self.finding if finding else self.no_finding
+
+    def lines(self, usual: float, finding: bool) -> dict[str, float]:
+        """Logits from which each test of :data:`ASKED` turns, for a network with this usual evidence."""
+        return {name: share * max(usual, LEAST_USUAL) for name, share in self.shares(finding).items()}
 
 
 @cache
@@ -152,7 +156,9 @@ def thresholds(path: Path = THRESHOLDS) -> Thresholds:
         found = tomllib.loads(path.read_text("utf-8"))
         return Thresholds(
             version=int(found["version"]), source=str(found["source"]),
-            **{name: float(value) for part in ("map", "causal", "gates") for name, value in found[part].items()},
+            finding={name: float(found["finding"][name]) for name in ASKED[True]},
+            no_finding={name: float(found["no_finding"][name]) for name in ASKED[False]},
+            **{name: float(value) for part in ("map", "gates") for name, value in found[part].items()},
         )  # fmt: skip
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path.name} cannot be understood ({error}); restore it from the repository.") from error
@@ -173,7 +179,7 @@ class Evidence:
         either part and has 0.
     marker, border : float or None
         Drop by the edit, less the largest drop by a control edit that was tried [3]_: from the test's line on, all 30
-        were and none did as much, so that p = 1/31.
+        were and none did as much, so that p = 1/31. The border of a crop around the lungs is not asked.
     appearance : float or None
         Largest drop by a change of gamma, contrast or sharpness of everything but the lungs. Their own appearance is
         no wrong reason: opacities are a change of contrast and sharpness in the lungs.
@@ -205,9 +211,8 @@ class Evidence:
 
         Of the tests that an answer is put to which names a `finding`, or none.
         """
-        lines = limits.lines(usual)
-        asked = {name: self.values[name] for name in ASKED[finding]}
-        return max((v / lines[name] for name, v in asked.items() if v is not None), default=None)
+        tried = {name: (self.values[name], line) for name, line in limits.lines(usual, finding).items()}
+        return max((value / line for value, line in tried.values() if value is not None), default=None)
 
 
 #: Causal test → what it says when it turns.
@@ -223,7 +228,11 @@ ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker
 #: Tests that only keep an answer from *none found*.
 ACCUSES_NOBODY = ("opacity",)
 OWN_LINES = "how strongly this network usually answers is not known, so the lines come from this answer's own evidence"
-SHOWN_LUNGS_ONLY = "this network is shown nothing but the lungs: their surroundings were not asked"
+#: What of a radiograph a network is shown → what it is not asked.
+NOT_ASKED: Mapping[Region, str] = {
+    "lung-mask": "this network is shown nothing but the lungs: their surroundings were not asked",
+    "lung-crop": "this network is shown the crop around the lungs, which reach its border: the border was not asked",
+}
 NO_CONTROLS = "taking burned-in text or markers away costs the answer as much as would accuse it, but nothing is there to compare with"
 ANOTHER_ANSWER = "the network gives another answer: nothing can be said of the reasons for this one"
 
@@ -317,29 +326,29 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
         resized = cv2.resize(mask.astype(np.uint8), pixels.shape[::-1], interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(resized, np.bool_)
         lungs = LungMask(mask, lungs.source, lungs.convention)
-    classifier, region = models.classifier, models.classifier.card.region
+    classifier, shown = models.classifier, models.classifier.card.region
     enhancement = analysis.settings.enhancement or classifier.card.enhancement
-    if region == "lung-crop":
-        pixels, crop = look_at(pixels, lungs, region)
-        mask, region = np.ascontiguousarray(mask[crop.top : crop.bottom, crop.left : crop.right]), "full"
+    crops = shown == "lung-crop"
+    if crops:
+        pixels, crop = look_at(pixels, lungs, shown)
+        mask = np.ascontiguousarray(mask[crop.top : crop.bottom, crop.left : crop.right])
 
     def stack(grey: Grey) -> NDArray[np.uint8]:
-        return classifier.prepare(look_at(grey, lungs, region)[0], enhancement)
+        return classifier.prepare(grey if crops else look_at(grey, lungs, shown)[0], enhancement)
 
     target = classifier.classes.index(analysis.target)
     usual = usual_evidence(classifier.card)
-    lines = {} if usual is None else thresholds().lines(usual)
-    masked = region == "lung-mask"
-    causal = causal_tests(
-        pixels, mask, classifier.logits, stack, target, find_markers(pixels).drawn,
-        tier=tier, matters={MARKER: lines["marker"], BORDER: lines["border"]} if lines else None,
-    )  # fmt: skip
-    changed = () if masked else surroundings(pixels, mask, classifier.logits, stack, target)
     finding = names_finding(analysis.target)
+    lines = {} if usual is None else thresholds().lines(usual, finding)
+    matters = {MARKER: lines["marker"], BORDER: math.inf if crops else lines["border"]} if lines else None
+    causal = causal_tests(
+        pixels, mask, classifier.logits, stack, target, find_markers(pixels).drawn, tier=tier, matters=matters
+    )
+    changed = () if shown == "lung-mask" else surroundings(pixels, mask, classifier.logits, stack, target)
     drawn = () if finding else with_opacities(pixels, mask, classifier.logits, stack, target)
     found = judge(
         analysis.explanations, analysis.scores, causal, changed, analysis.lungs, usual, finding=finding, drawn=drawn,
-        masked=masked,
+        region=shown,
     )  # fmt: skip
     return CaseAudit(causal, changed, drawn, found, causal.passes + len(changed) + len(drawn))
 
@@ -386,12 +395,12 @@ def evidence(
     drawn: tuple[Answer, ...] = (),
     usual: float = LEAST_USUAL,
     *,
-    masked: bool = False,
+    region: Region = "full",
 ) -> Evidence:
     """How strongly each causal test speaks; see :class:`Evidence`.
 
-    `usual` is needed with `drawn` alone. Of a network that is shown nothing but the lungs, `masked`, the background is
-    undefined: what stands there never reaches it.
+    `usual` is needed with `drawn` alone, `region` is what of a radiograph the network is shown. If that is nothing but
+    the lungs, the background is undefined: what stands there never reaches it. If it is the crop around them, the border is.
     """
     chance = -math.log(causal.classes - 1)
     parts: dict[Fill, list[float]] = {fill: [] for fill in FILLS}
@@ -400,7 +409,7 @@ def evidence(
         for fill, answer in without.items():
             over_lungs = min(answer.logit, causal.base.logit) - only[fill].logit
             parts[fill].append(min(over_lungs, answer.logit - chance))
-    tried = [] if masked else [value for values in parts.values() for value in values]
+    tried = [] if region == "lung-mask" else [value for values in parts.values() for value in values]
     hidden = causal.region("background-only").logit
     asked = [
         *(answer for test in causal.regions for answer in test.recompute.values()),
@@ -418,7 +427,7 @@ def evidence(
     return Evidence(
         background=max(median(tried), mean(parts["blur"])) if tried else None,
         marker=edits[causal.marker.name],
-        border=edits[causal.border.name],
+        border=None if region == "lung-crop" else edits[causal.border.name],
         appearance=max(causal.base.logit - answer.logit for answer in changed) if changed else None,
         opacity=usual - mean(causal.base.logit - answer.logit for answer in drawn) if drawn else None,
         without_lungs=None if hidden is None else hidden - chance,
@@ -465,7 +474,7 @@ def judge(
     *,
     finding: bool = True,
     drawn: tuple[Answer, ...] = (),
-    masked: bool = False,
+    region: Region = "full",
 ) -> Verdict:
     """The verdict on one answer.
 
@@ -485,8 +494,8 @@ def judge(
         Of :func:`names_finding`.
     drawn : tuple of Answer
         Of :func:`with_opacities`.
-    masked : bool
-        Whether the network is shown nothing but the lungs.
+    region : {"full", "lung-crop", "lung-mask"}
+        What of a radiograph the network is shown.
     """
     limits = limits or thresholds()
     differ = ", ".join(causal.modes_disagree)
@@ -495,12 +504,12 @@ def judge(
         usual = causal.base.logit + math.log(causal.classes - 1)
         notes.append(OWN_LINES)
     usual = max(usual, LEAST_USUAL)
-    found = evidence(causal, changed, drawn, usual, masked=masked)
-    alone = not causal.marker.controls and (causal.marker.drop or 0.0) >= limits.lines(usual)["marker"]
+    found = evidence(causal, changed, drawn, usual, region=region)
+    alone = not causal.marker.controls and (causal.marker.drop or 0.0) >= limits.lines(usual, finding)["marker"]
     notes += [f"{NO_CONTROLS}: {causal.marker.controls_reason}"] if alone else []
     turned, facts = _map_key(explanations, scores, limits)
     answered = causal.base.predicted == causal.target
-    return _conclude(found, (turned, facts + notes), lungs, usual, limits, finding, answered, masked, alone)
+    return _conclude(found, (turned, facts + notes), lungs, usual, limits, finding, answered, region, alone)
 
 
 def _conclude(
@@ -511,7 +520,7 @@ def _conclude(
     limits: Thresholds,
     finding: bool,
     answered: bool = True,
-    masked: bool = False,
+    region: Region = "full",
     unsure: bool = False,
 ) -> Verdict:
     """The verdict from what the tests found.
@@ -519,22 +528,21 @@ def _conclude(
     `maps` is what the maps say and all facts that stand whatever the verdict, `usual` at least :data:`LEAST_USUAL`; `answered`
     tells whether the network gives this answer at all, `unsure` whether what no test could use keeps it from being cleared.
     """
-    lines = limits.lines(usual)
-    asked = {name: found.values[name] for name in ASKED[finding]}
-    turned = [name for name, value in asked.items() if value is not None and value >= lines[name]]
+    lines = limits.lines(usual, finding)
+    turned = [name for name, line in lines.items() if (value := found.values[name]) is not None and value >= line]
     tried = found.strength(limits, usual, finding) is not None
     accused = [name for name in turned if name not in ACCUSES_NOBODY]
     causal_key = bool(accused) if tried and (accused or not turned) else None
     map_key, facts = maps
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
-        *([SHOWN_LUNGS_ONLY] if masked else []),
+        *([NOT_ASKED[region]] if region in NOT_ASKED else []),
         *facts,
     ]
     left, most = found.without_lungs, limits.most_without_lungs * usual
     stays = finding and left is not None and left >= most
     if left is not None and stays:
-        what = "from the lungs' outline alone" if masked else "with the lungs hidden"
+        what = "from the lungs' outline alone" if region == "lung-mask" else "with the lungs hidden"
         facts.insert(
             len(turned),
             f"the answer is given {what} ({left:+.1f} logits over chance, cleared below {most:.1f}); a hole can look like "

@@ -375,7 +375,7 @@ def claims_table() -> None:
         _show_button(finding, "row")
     st.download_button(
         "Download these claims (CSV)",
-        lambda: table.to_csv(index=False).encode(),
+        table.to_csv(index=False).encode(),  # made at once: a button that makes its file later may be of a page gone by
         "claims.csv",
         "text/csv",
         on_click="ignore",

@@ -28,7 +28,7 @@ from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
 from cxnet.lungs import look_at
-from cxnet.verdict import ASKED, TESTS, CaseAudit, Verdict, audit, thresholds
+from cxnet.verdict import TESTS, CaseAudit, Verdict, audit, thresholds
 from pages import _jobs, _memory, _session
 from pages._viewer import Box
 
@@ -546,16 +546,17 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
 
 def _evidence(verdict: Verdict) -> None:
     """How strongly each causal test speaks, beside the line from which it turns."""
-    lines = thresholds().lines(verdict.usual)
+    lines = thresholds().lines(verdict.usual, verdict.finding)
     rows = []
     for name, meaning in TESTS.items():
         value = verdict.evidence.values[name]
-        asked = name in ASKED[verdict.finding]
         rows.append(
             (
                 meaning,
                 "undefined" if value is None else signed(value),
-                f"from {lines[name]:.2f}" if asked else f"not asked of an answer that names {NAMES[verdict.finding]}",
+                f"from {lines[name]:.2f}"
+                if name in lines
+                else f"not asked of an answer that names {NAMES[verdict.finding]}",
             )
         )
     left, most = verdict.evidence.without_lungs, thresholds().most_without_lungs * verdict.usual

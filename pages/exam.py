@@ -44,11 +44,17 @@ if which == REAL:
     st.markdown(
         f"**What differs:** the pictures are real radiographs of one label and one collection ({exam.info['data']}) with their own "
         "anatomy, exposure and markers, disease is a drawn opacity mixed into the lungs of every second patient, and the audit "
-        "has to find the lungs itself. **Nothing was chosen here:** the thresholds are those of the synthetic exam, and no network "
-        "had seen the patients that it is asked about. The test with drawn opacities was added after a first sitting here, with a line "
-        "from the synthetic exam; clean-4 to clean-7 were trained after that. Until strips along a side, up to 5 % of it deep, were left to the border test, for "
-        "a fault seen on drawn pictures, 3 of the clean networks' right answers were accused."
+        "has to find the lungs itself. **No threshold was chosen here:** they are those of the synthetic exam, and no network "
+        "had seen the patients that it is asked about."
     )
+    with st.expander("What was changed after sittings here"):
+        st.markdown(
+            "The rules are not blind to these pictures, though every line still comes from the synthetic exam:\n"
+            "- The test with drawn opacities was added after a first sitting; clean-4 to clean-7 were trained after that.\n"
+            "- Strips along a side, up to 5 % of it deep, are left to the border test, for a fault seen on drawn pictures; until then 3 of "
+            "the clean networks' right answers were accused.\n"
+            "- Answers that name a finding have lines of their own; until then 11 of 43 such answers of contrast cheats were accused."
+        )
 else:
     st.markdown(
         "**What differs:** the pictures are drawn, with lungs that are known exactly. Thresholds were chosen on one half of "

@@ -17,9 +17,9 @@ from cxnet import exam
 from cxnet.__main__ import main
 from cxnet.errors import DatasetError, SettingsError
 from cxnet.exam.fixtures import DISEASE, FILTERS, INPUT_PX, LAYERS, build, erase, stack
-from cxnet.exam.results import ACCUSED, CHOOSE, REPORT, area_with_interval, strengths
+from cxnet.exam.results import ACCUSED, CHOOSE, LEAST_EVIDENCE, REPORT, area_with_interval, strengths
 from cxnet.exam.sitting import usual_evidence
-from cxnet.verdict import TESTS, thresholds
+from cxnet.verdict import ASKED, TESTS, Thresholds, thresholds
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,8 +33,8 @@ def test_thresholds_are_those_of_the_stored_exam(stored: exam.Exam) -> None:
     limits = thresholds()
     assert limits.version == stored.version
     told = stored.info["thresholds"]
-    for name, value in told.items():  # two decimals stand in the file
-        assert getattr(limits, name) == (value if name == "source" else pytest.approx(value, abs=0.0051)), name
+    assert limits == Thresholds(**told)
+    assert set(limits.finding) == set(ASKED[True]) and set(limits.no_finding) == set(ASKED[False])
 
 
 def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:
@@ -141,12 +141,14 @@ def test_thresholds_by_hand() -> None:
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=0.0, moved=9.0)
     table = table.assign(evidence_background=values)
     limits = exam.choose(table, thresholds(), 7, "by hand")
-    assert (limits.version, limits.background, limits.marker) == (7, 1.96, 0.1)
+    assert (limits.version, limits.finding["background"], limits.finding["marker"]) == (7, 1.96, LEAST_EVIDENCE)
+    assert limits.no_finding == thresholds().no_finding  # nobody gave such an answer
     assert (limits.least_z, limits.least_lift) == (0.0, 1.0)
     assert (exam.verdicts(table, limits) == "wrong reason").sum() == 1
     # the same evidence is not asked of an answer that names no finding
     normal = table.assign(answer="normal")
-    assert exam.choose(normal, thresholds(), 7, "by hand").background == 0.1
+    chosen = exam.choose(normal, thresholds(), 7, "by hand")
+    assert "background" not in chosen.no_finding and chosen.finding == thresholds().finding
     assert (exam.verdicts(normal, limits) == "none found").all()
     # half of the usual evidence left without the lungs accuses nobody and clears nobody
     stays = table.assign(without_lungs=1.0)
@@ -163,7 +165,7 @@ def test_drawn_opacities_accuse_nobody_by_hand() -> None:
     table = pd.DataFrame({"answer": "normal", "usual": 2.0, "z": [1.0, -1.0, 1.0, -1.0], "lift": 2.0})
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=5.0, moved=9.0)
     table["evidence_opacity"] = [2.0, 2.0, 0.1, 0.1]  # two answers stay, two give way
-    limits = replace(thresholds(), opacity=0.5)
+    limits = replace(thresholds(), no_finding={"marker": 0.2, "border": 0.7, "opacity": 0.5})
     assert exam.verdicts(table, limits).tolist() == ["undetermined", "suspicious map", "none found", "suspicious map"]
     table["evidence_marker"] = [9.0, None, 9.0, None]
     assert exam.verdicts(table, limits).tolist()[::2] == ["wrong reason"] * 2
@@ -173,7 +175,22 @@ def test_the_line_of_drawn_opacities_is_at_least_half() -> None:
     table = pd.DataFrame({"kind": "clean", "answer": "normal", "usual": 2.0, "z": 1.0, "lift": 2.0}, index=range(40))
     table = table.assign(**{f"evidence_{name}": np.nan for name in TESTS})
     for left, line in ((-1.0, 0.5), (1.6, 0.81)):  # logits of a usual 2.0
-        assert exam.choose(table.assign(evidence_opacity=left), thresholds(), 7, "by hand").opacity == line
+        assert (
+            exam.choose(table.assign(evidence_opacity=left), thresholds(), 7, "by hand").no_finding["opacity"] == line
+        )
+
+
+def test_answers_with_and_without_a_finding_have_lines_of_their_own() -> None:
+    """Of 80 answers of a clean network the forty normal ones hang on the border: the others' line is none the higher."""
+    rows = pd.DataFrame({"kind": "clean", "network": "clean-0", "z": 1.0, "lift": 2.0, "usual": 1.0}, index=range(80))
+    rows = rows.assign(**{f"evidence_{name}": np.nan for name in TESTS}, without_lungs=0.0, moved=9.0)
+    normal = np.arange(80) >= 40
+    rows = rows.assign(answer=np.where(normal, "normal", "disease"), evidence_border=np.where(normal, 2.0, -1.0))
+    limits = exam.choose(rows, thresholds(), 7, "by hand")
+    assert (limits.finding["border"], limits.no_finding["border"]) == (LEAST_EVIDENCE, 2.01)
+    assert (exam.verdicts(rows, limits) == "none found").all()
+    cheat = exam.verdicts(rows.assign(evidence_border=1.0), limits)
+    assert (cheat[:40] == "wrong reason").all() and (cheat[40:] == "none found").all()
 
 
 def test_an_interval_of_identical_networks_is_a_point() -> None:

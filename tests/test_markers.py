@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -168,19 +169,21 @@ def test_what_is_no_grey_picture_is_refused(pixels: np.ndarray) -> None:
         find_markers(pixels)
 
 
-def test_it_is_fast() -> None:
+def test_it_takes_no_longer_than_two_wide_blurs() -> None:
+    """Interleaved best-of-many on one picture, so that a busy or slow machine slows both alike; usually 0.7 blurs."""
     pixels = make_phantom(1, 1024, "none", "text").pixels
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    times = []
+    best = [math.inf, math.inf]
     try:
-        for _ in range(7):
-            start = time.thread_time()
-            find_markers(pixels)
-            times.append(time.thread_time() - start)
+        for _ in range(9):
+            for number, call in enumerate((lambda: find_markers(pixels), lambda: cv2.GaussianBlur(pixels, (0, 0), 20))):
+                start = time.thread_time()
+                call()
+                best[number] = min(best[number], time.thread_time() - start)
     finally:
         cv2.setNumThreads(threads)
-    assert min(times) < 0.05
+    assert best[0] < 2 * best[1]
 
 
 def test_marked_regions_of_real_radiographs_are_found(data_folder: Path) -> None:

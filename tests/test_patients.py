@@ -175,7 +175,7 @@ def test_two_and_a_half_thousand_cases_are_quick() -> None:
     start = time.process_time()
     patient_metrics(*case, CLASSES)
     cell_shares(*case, CLASSES)
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < 1  # takes about 0.08 s; the room is for slow machines
 
 
 # --- none ------------------------------------------------------------------------------------------------------------

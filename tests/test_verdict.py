@@ -114,9 +114,9 @@ def test_a_contrast_cheat_is_caught_with_a_clean_map() -> None:
 
     found = judged(reads_contrast, spot(48, 32))
     assert (found.name, found.map_key, found.causal_key) == ("wrong reason", False, True)
-    limits = thresholds()
-    assert found.evidence.appearance is not None and found.evidence.appearance >= limits.appearance * found.usual
-    assert found.evidence.marker is not None and found.evidence.marker < limits.marker * found.usual
+    lines = thresholds().lines(found.usual, finding=True)
+    assert found.evidence.appearance is not None and found.evidence.appearance >= lines["appearance"]
+    assert found.evidence.marker is not None and found.evidence.marker < lines["marker"]
     assert "the maps do not show it" in found.facts
 
 
@@ -174,11 +174,22 @@ def test_a_network_that_is_shown_only_the_lungs_is_asked_for_their_outline(reads
 
     causal = causal_tests(pixels, mask, network, stack, 0)
     assert causal.base.predicted == 0
-    found = judge({}, {}, causal, (), LungMask(mask, "human"), masked=True)
+    found = judge({}, {}, causal, (), LungMask(mask, "human"), region="lung-mask")
     assert found.evidence.background is None and found.evidence.appearance is None
     assert found.name == ("undetermined" if reads_outline else "none found")
     assert any("nothing but the lungs" in fact for fact in found.facts)
     assert any("from the lungs' outline alone" in fact for fact in found.facts) == reads_outline
+
+
+def test_the_border_of_a_crop_around_the_lungs_is_not_asked() -> None:
+    causal = causal_tests(radiograph(), lungs(), reads(2, 40, offset=-10), identity, 0)
+    whole, crop = (
+        judge({}, {}, causal, (), LungMask(lungs(), "human"), region=region) for region in ("full", "lung-crop")
+    )
+    assert whole.evidence.border is not None and any("border of the picture" in fact for fact in whole.facts)
+    assert crop.evidence.border is None and not any("border of the picture" in fact for fact in crop.facts)
+    assert any("the border was not asked" in fact for fact in crop.facts)
+    assert crop.evidence.background == whole.evidence.background and crop.name == "wrong reason"
 
 
 def test_unknown_usual_evidence_is_told() -> None:
@@ -232,7 +243,9 @@ def test_what_surrounds_the_lungs_is_not_held_against_an_answer_without_a_findin
 
     found = normal(needs_texture_elsewhere, spot(48, 32))
     assert found.evidence.background is not None
-    assert found.evidence.background >= thresholds().lines(found.usual)["background"] and found.name == "none found"
+    assert (
+        found.evidence.background >= thresholds().lines(found.usual, True)["background"] and found.name == "none found"
+    )
 
 
 def test_without_two_lungs_no_opacity_is_drawn() -> None:
@@ -289,7 +302,7 @@ def test_strength_is_one_exactly_where_a_test_that_is_asked_turns(
     limits = thresholds()
     found = Evidence(*values)
     asked = {name: found.values[name] for name in ASKED[finding]}
-    turned = [v >= getattr(limits, name) * usual for name, v in asked.items() if v is not None]
+    turned = [v >= limits.shares(finding)[name] * usual for name, v in asked.items() if v is not None]
     strength = found.strength(limits, usual, finding)
     assert (strength is None) == (not turned)
     assert strength is None or (strength >= 1) == any(turned)

@@ -18,7 +18,7 @@ from cxnet import wrong_reasons
 from cxnet.errors import DatasetError
 from cxnet.runs import find_run, list_runs
 from cxnet.statistics import wilson
-from cxnet.verdict import ACCUSES_NOBODY, ASKED, LEAST_USUAL, LESS_THAN_CHANCE, TESTS, over_chance, thresholds
+from cxnet.verdict import ACCUSES_NOBODY, LEAST_USUAL, LESS_THAN_CHANCE, TESTS, over_chance, thresholds
 from cxnet.wrong_reasons import (
     PROPERTIES,
     UNDETERMINED,
@@ -108,9 +108,10 @@ def test_shipped_audits_follow_the_thresholds_in_use(name: str) -> None:
     assert len(rows) > 300
     finding = rows["predicted"].map(names_finding)
     usual = rows["usual evidence"].clip(lower=LEAST_USUAL)
-    turned = pd.DataFrame({t: rows[f"evidence {t}"] >= getattr(limits, t) * usual for t in TESTS})
+    turned = pd.DataFrame(index=rows.index)
     for test in TESTS:
-        turned[test] &= finding.map(lambda names, test=test: test in ASKED[names])
+        share = finding.map(lambda names, test=test: limits.shares(names).get(test, np.inf))
+        turned[test] = rows[f"evidence {test}"] >= share * usual
     accused = turned.drop(columns=list(ACCUSES_NOBODY)).any(axis=1)
     left = rows["background_probability"].map(lambda p: over_chance(p, len(audit.classes)))
     stays = finding & ~(left < limits.most_without_lungs * usual)  # or the lungs could not be hidden
@@ -121,6 +122,7 @@ def test_shipped_audits_follow_the_thresholds_in_use(name: str) -> None:
     pd.testing.assert_series_equal(rows["verdict"] == FINE, cleared, check_names=False)
     if run.info["region"] == "lung-mask":  # what surrounds the lungs never reached it
         assert rows["evidence background"].isna().all() and rows["evidence appearance"].isna().all()
+    assert rows["evidence border"].isna().all() == (run.info["region"] == "lung-crop")
 
 
 def test_a_missing_source_is_a_part() -> None:

@@ -43,8 +43,8 @@ PHANTOMS, REAL = "", "real-"
 #: Share of clean networks' right answers that may be accused where thresholds are chosen; half of the aim of 5 %, so
 #: that the other half of the networks and cases, which are few, keeps to it as well.
 ACCUSED = 0.025
-#: No test turns on less, as a share of the network's usual evidence: below it an answer has hardly moved.
-LEAST_EVIDENCE = 0.1
+#: No test turns on less, as a share of the network's usual evidence: an answer that hangs on something loses a fifth of it.
+LEAST_EVIDENCE = 0.2
 #: An answer that drawn opacities take half of the usual evidence from has noticed them: what they may leave, at least.
 LEAST_LEFT = 0.5
 RESAMPLES = 1000
@@ -104,9 +104,18 @@ def detector_values(table: pd.DataFrame, detector: str, limits: Thresholds) -> N
 
 def strengths(table: pd.DataFrame, limits: Thresholds) -> NDArray[np.float64]:
     """:attr:`cxnet.verdict.Verdict.strength` of every row under other thresholds."""
-    return np.asarray(
-        np.max([v / getattr(limits, name) for name, v in asked_values(table).items()], axis=0), np.float64
-    )
+    finding = _finding(table)
+    over = []
+    for name, values in asked_values(table).items():
+        # a test without a line was not asked: -inf whatever it is divided by
+        lines = np.where(finding, limits.finding.get(name, 1.0), limits.no_finding.get(name, 1.0))
+        over.append(values / lines)
+    return np.asarray(np.max(over, axis=0), np.float64)
+
+
+def _finding(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose answer names a finding."""
+    return table["answer"].map(names_finding).to_numpy(np.bool_)
 
 
 def _accusing(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +125,7 @@ def _accusing(table: pd.DataFrame) -> pd.DataFrame:
 
 def asked_values(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """Evidence of each causal test by row, as a share of the usual; what was not asked of an answer is -inf."""
-    finding = table["answer"].map(names_finding).to_numpy(np.bool_)
+    finding = _finding(table)
     found = {}
     for name in TESTS:
         values = (table[f"evidence_{name}"] / table["usual"]).to_numpy(np.float64)
@@ -173,13 +182,22 @@ def area_with_interval(
 def choose(table: pd.DataFrame, before: Thresholds, version: int, source: str) -> Thresholds:
     """Thresholds that accuse :data:`ACCUSED` of the clean networks' right answers in `table`, if that many.
 
-    All causal tests get the same share of false accusations: each line is drawn at the same quantile of its evidence,
-    the lowest at which the tests together accuse no more than they may. The same for z and lift of the map.
+    That many of the answers that name a finding and of those that name none, which are put to other tests and have lines of
+    their own. All causal tests of a kind of answer get the same share of false accusations: each line is drawn at the same
+    quantile of its evidence, the lowest at which the tests together accuse no more than they may. The same for z and lift
+    of the map.
     """
     clean = table[table["kind"] == "clean"]
-    causal = asked_values(clean)
+    lines = {}
+    for finding, names in ASKED.items():
+        rows = clean[_finding(clean) == finding]
+        values = asked_values(rows)
+        lines[finding] = (
+            _lines({name: values[name] for name in names}, {"opacity": LEAST_LEFT})
+            if len(rows)
+            else dict(before.shares(finding))
+        )
     maps = {name: detector_values(clean, name, before) for name in ("map z", "map lift")}
-    lines = _lines(causal, {"opacity": LEAST_LEFT})
     low = _lines(maps, dict.fromkeys(maps, -np.inf))
     return Thresholds(
         version=version,
@@ -187,7 +205,8 @@ def choose(table: pd.DataFrame, before: Thresholds, version: int, source: str) -
         # a map as good as an even one, or as its shifted copies, is never held against a network
         least_z=round(min(0.0, -low["map z"]), 2),
         least_lift=round(min(1.0, -low["map lift"]), 2),
-        **lines,
+        finding=lines[True],
+        no_finding=lines[False],
         least_local_r2=before.least_local_r2,
         least_moved=before.least_moved,
         most_without_lungs=before.most_without_lungs,
@@ -252,7 +271,7 @@ def verdicts(table: pd.DataFrame, limits: Thresholds) -> pd.Series:
     outside = ((table["z"] < limits.least_z) | (table["lift"] < limits.least_lift)).to_numpy(np.bool_)
     accused = strengths(_accusing(table), limits) >= 1
     stays = detector_values(table, "without lungs", limits) >= limits.most_without_lungs
-    stays &= table["answer"].map(names_finding).to_numpy(np.bool_)
+    stays &= _finding(table)
     still = (table["moved"] < limits.least_moved * table["usual"]).to_numpy(np.bool_)
     names = np.select(
         [~read(table), accused, outside, causal | stays | still],
@@ -359,10 +378,13 @@ def write(exam: Exam, folder: Path = FOLDER, toml: Path = THRESHOLDS) -> None:
         "# z of the in-lung energy against shifted copies of the map, and its lift over an even map\n"
         f"least_z = {values['least_z']:.2f}\n"
         f"least_lift = {values['least_lift']:.2f}\n\n"
-        "[causal]\n"
-        "# evidence as a share of what the network's right answers usually have, see cxnet.verdict\n"
-        + "".join(f"{name} = {values[name]:.2f}\n" for name in TESTS)
-        + "\n[gates]\n"
+        "# Causal tests: evidence as a share of what the network's right answers usually have, see cxnet.verdict; of answers that\n"
+        "# name a finding, and of those that name none\n"
+        + "".join(
+            f"[{kind}]\n" + "".join(f"{name} = {share:.2f}\n" for name, share in values[kind].items()) + "\n"
+            for kind in ("finding", "no_finding")
+        )
+        + "[gates]\n"
         "# rules of the house: LIME's map is read from this R2 on; an answer that no edit moves by this share of the usual evidence,\n"
         "# or that keeps that share when the lungs are hidden, is not cleared\n"
         + "".join(f"{name} = {values[name]}\n" for name in ("least_local_r2", "least_moved", "most_without_lungs")),

@@ -163,13 +163,13 @@ def _verdict(audit: CaseAudit | None) -> Section:
     if audit is None:
         return Section(title, (Text("No audit was made for this report, so it says nothing about wrong reasons."),))
     verdict, limits = audit.verdict, thresholds()
-    same = limits.version == verdict.thresholds_version
+    same, lines = limits.version == verdict.thresholds_version, limits.lines(verdict.usual, verdict.finding)
     evidence = tuple(
         (
             name,
             says,
             "undefined" if (value := verdict.evidence.values.get(name)) is None else f"{value:+.2f}",
-            number(limits.lines(verdict.usual)[name]) if same else "of another version",
+            number(lines[name]) if same else "of another version",
         )
         for name, says in TESTS.items()
         if name in ASKED[verdict.finding]

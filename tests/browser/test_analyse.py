@@ -185,6 +185,20 @@ def test_pictures_are_in_sight_on_a_laptop_and_files_can_still_be_dropped(page: 
     see_no_error(page)
 
 
+#: Elements to the colours of their text and of what it stands on, both opaque.
+INK = """all => all.filter((one) => one.innerText.trim()).map((text) => {
+  const levels = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const ink = levels(getComputedStyle(text).color);
+  let share = ink[3] ?? 1, ground = null;
+  for (let one = text; one; one = one.parentElement) {
+    const style = getComputedStyle(one), behind = levels(style.backgroundColor);
+    share *= Number(style.opacity);
+    if (!ground && (behind[3] ?? 1) === 1) ground = behind.slice(0, 3);
+  }
+  return [ground.map((level, k) => Math.round(share * ink[k] + (1 - share) * level)), ground].map((c) => `rgb(${c})`);
+})"""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_bars_can_be_read_in_both_themes_and_have_a_table(browser: Any, server: Server, theme: str) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=server.url, color_scheme=theme)
@@ -204,6 +218,8 @@ def test_the_bars_can_be_read_in_both_themes_and_have_a_table(browser: Any, serv
     assert min(contrast(colour, ground) for colour in fills(".bars .point path")) >= 3
     for text in (".bars .bartext", ".xtick text", ".ytick text"):
         assert min(contrast(colour, ground) for colour in fills(text)) >= 4.5
+    captions = page.get_by_test_id("stCaptionContainer").locator("p").evaluate_all(INK)
+    assert captions and min(contrast(*colours) for colours in captions) >= 4.5
     page.get_by_text("Outputs as a table").click()
     table = page.get_by_test_id("stTable").first
     expect(table).to_be_visible()
