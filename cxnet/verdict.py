@@ -23,8 +23,7 @@ be taken away, so that the lungs alone need not carry it and their surroundings 
 the network may look elsewhere or may not know such opacities. So that test accuses nobody either.
 
 Of a network that is shown nothing but the lungs ("lung-mask"), their surroundings cannot be asked; what is left when the
-lungs are hidden is their outline. Of one that is shown the crop around them ("lung-crop"), the border is not asked: the
-lungs reach it, and no network of the exam sees them so.
+lungs are hidden is their outline.
 
 Thresholds come from ``thresholds.toml``, which the exam writes (:mod:`cxnet.exam`). Those of the causal tests are shares of
 the evidence that the network's right answers usually have (:func:`usual_evidence`): logits of one network are not those of
@@ -43,7 +42,6 @@ References
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -77,21 +75,19 @@ from cxnet.audit.edits import Fill
 from cxnet.audit.localisation import Mask
 from cxnet.audit.opacities import DRAWN, STRENGTH
 from cxnet.enhance import Grey
-from cxnet.errors import DatasetError, WeightsError
+from cxnet.errors import DatasetError
 from cxnet.explain import METHODS, Explanation
 from cxnet.lungs import LungMask, look_at
 from cxnet.runs import find_run, open_run
+from cxnet.thresholds import ACCUSES_NOBODY, LEAST_USUAL, NOT_ASKED, TESTS, Thresholds, asked, thresholds
 from cxnet.weights import Card
 from cxnet.wrong_reasons import names_finding
 
 Name = Literal["wrong reason", "suspicious map", "none found", "undetermined"]
 NAMES: tuple[Name, ...] = ("wrong reason", "suspicious map", "undetermined", "none found")
 
-THRESHOLDS = Path(__file__).with_name("thresholds.toml")
 #: Edited pictures need no more pixels than this on their longer side: twice the largest network's input.
 LONGEST_PX = 640
-#: A network whose answers stand no further above guessing says nothing: lines are not drawn closer.
-LEAST_USUAL = 0.5
 #: How the surroundings of the lungs are changed: a probe of :data:`cxnet.audit.PROBES` and its level.
 SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 1.6), ("blur", 0.008))
 #: A map is said to lie outside the lungs from this z down (about 5 % of its shifted copies do, if they scatter normally), above it
@@ -99,69 +95,6 @@ SURROUNDINGS = (("gamma", 0.7), ("gamma", 1.4), ("contrast", 0.6), ("contrast", 
 LESS_THAN_CHANCE = -1.64
 #: Width of the seam between lungs and changed surroundings, as a fraction of the shorter side.
 SEAM = 0.02
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where the lines are drawn.
-
-    Parameters
-    ----------
-    version : int
-    source : str
-        Which exam gave them.
-    least_z, least_lift : float
-        A map below either of them turns against the network.
-    finding, no_finding : mapping of str to float
-        Evidence from which a causal test turns, as a share of the network's usual evidence: the tests of :data:`ASKED`, for
-        answers that name a finding and for those that name none.
-    least_local_r2 : float
-        LIME's map is read from this held-out R² on.
-    least_moved : float
-        Share of the usual evidence by which some edit must move an answer, or else it is never cleared.
-    most_without_lungs : float
-        Evidence that hiding the lungs may leave of an answer that names a finding, as a share of the usual: with as
-        much or more it is never cleared.
-    """
-
-    version: int
-    source: str
-    least_z: float
-    least_lift: float
-    finding: Mapping[str, float]
-    no_finding: Mapping[str, float]
-    least_local_r2: float
-    least_moved: float
-    most_without_lungs: float
-
-    def shares(self, finding: bool) -> Mapping[str, float]:
-        """The lines of answers that name a `finding`, or none, by test."""
-        return self.finding if finding else self.no_finding
-
-    def lines(self, usual: float, finding: bool) -> dict[str, float]:
-        """Logits from which each test of :data:`ASKED` turns, for a network with this usual evidence."""
-        return {name: share * max(usual, LEAST_USUAL) for name, share in self.shares(finding).items()}
-
-
-@cache
-def thresholds(path: Path = THRESHOLDS) -> Thresholds:
-    """The thresholds of the last exam.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing or cannot be understood.
-    """
-    try:
-        found = tomllib.loads(path.read_text("utf-8"))
-        return Thresholds(
-            version=int(found["version"]), source=str(found["source"]),
-            finding={name: float(found["finding"][name]) for name in ASKED[True]},
-            no_finding={name: float(found["no_finding"][name]) for name in ASKED[False]},
-            **{name: float(value) for part in ("map", "gates") for name, value in found[part].items()},
-        )  # fmt: skip
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path.name} cannot be understood ({error}); restore it from the repository.") from error
 
 
 @dataclass(frozen=True)
@@ -179,7 +112,7 @@ class Evidence:
         either part and has 0.
     marker, border : float or None
         Drop by the edit, less the largest drop by a control edit that was tried [3]_: from the test's line on, all 30
-        were and none did as much, so that p = 1/31. The border of a crop around the lungs is not asked.
+        were and none did as much, so that p = 1/31.
     appearance : float or None
         Largest drop by a change of gamma, contrast or sharpness of everything but the lungs. Their own appearance is
         no wrong reason: opacities are a change of contrast and sharpness in the lungs.
@@ -215,23 +148,10 @@ class Evidence:
         return max((value / line for value, line in tried.values() if value is not None), default=None)
 
 
-#: Causal test → what it says when it turns.
-TESTS = {
-    "background": "everything but the lungs carries the answer better than the lungs do",
-    "marker": "the answer hangs on burned-in text or a marker",
-    "border": "the answer hangs on the border of the picture",
-    "appearance": "the answer hangs on contrast, brightness or sharpness outside the lungs",
-    "opacity": "the answer stays when opacities are drawn into the lungs: the network looks elsewhere or does not know them",
-}
-#: Whether an answer names a finding → the causal tests that it is put to.
-ASKED = {True: ("background", "marker", "border", "appearance"), False: ("marker", "border", "opacity")}
-#: Tests that only keep an answer from *none found*.
-ACCUSES_NOBODY = ("opacity",)
 OWN_LINES = "how strongly this network usually answers is not known, so the lines come from this answer's own evidence"
-#: What of a radiograph a network is shown → what it is not asked.
-NOT_ASKED: Mapping[Region, str] = {
+#: What of a radiograph a network is shown → why some tests were not made.
+SHOWN: Mapping[Region, str] = {
     "lung-mask": "this network is shown nothing but the lungs: their surroundings were not asked",
-    "lung-crop": "this network is shown the crop around the lungs, which reach its border: the border was not asked",
 }
 NO_CONTROLS = "taking burned-in text or markers away costs the answer as much as would accuse it, but nothing is there to compare with"
 ANOTHER_ANSWER = "the network gives another answer: nothing can be said of the reasons for this one"
@@ -253,7 +173,9 @@ class Verdict:
         Logits over chance that the network's right answers usually have; a threshold times this is a test's line.
     thresholds_version : int
     finding : bool
-        Whether the answer names a finding, which decides on the tests: :data:`ASKED`.
+        Whether the answer names a finding.
+    region : {"full", "lung-crop", "lung-mask", "background"}
+        What of a radiograph the network is shown. Both decide on the tests.
     """
 
     name: Name
@@ -264,6 +186,12 @@ class Verdict:
     usual: float
     thresholds_version: int
     finding: bool = True
+    region: Region = "full"
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The causal tests that the answer was put to."""
+        return asked(self.finding, self.region)
 
     @property
     def strength(self) -> float:
@@ -282,7 +210,7 @@ class Verdict:
             "largest_change_logits": self.evidence.moved,
             "usual_evidence_logits": self.usual,
             "thresholds_version": self.thresholds_version,
-            "tests_asked": list(ASKED[self.finding]),
+            "tests_asked": list(self.asked),
         }
 
 
@@ -340,7 +268,7 @@ def audit(analysis: Analysis, models: Models, tier: Tier = "full") -> CaseAudit:
     usual = usual_evidence(classifier.card)
     finding = names_finding(analysis.target)
     lines = {} if usual is None else thresholds().lines(usual, finding)
-    matters = {MARKER: lines["marker"], BORDER: math.inf if crops else lines["border"]} if lines else None
+    matters = {MARKER: lines["marker"], BORDER: lines["border"]} if lines else None
     causal = causal_tests(
         pixels, mask, classifier.logits, stack, target, find_markers(pixels).drawn, tier=tier, matters=matters
     )
@@ -400,7 +328,7 @@ def evidence(
     """How strongly each causal test speaks; see :class:`Evidence`.
 
     `usual` is needed with `drawn` alone, `region` is what of a radiograph the network is shown. If that is nothing but
-    the lungs, the background is undefined: what stands there never reaches it. If it is the crop around them, the border is.
+    the lungs, their surroundings are not asked: what stands there never reaches it.
     """
     chance = -math.log(causal.classes - 1)
     parts: dict[Fill, list[float]] = {fill: [] for fill in FILLS}
@@ -409,9 +337,9 @@ def evidence(
         for fill, answer in without.items():
             over_lungs = min(answer.logit, causal.base.logit) - only[fill].logit
             parts[fill].append(min(over_lungs, answer.logit - chance))
-    tried = [] if region == "lung-mask" else [value for values in parts.values() for value in values]
+    tried = [value for values in parts.values() for value in values]
     hidden = causal.region("background-only").logit
-    asked = [
+    shown = [
         *(answer for test in causal.regions for answer in test.recompute.values()),
         *(answer for edit in (causal.marker, causal.border) for answer in edit.asked),
         *(answer for sweep in causal.sweeps for answer in sweep.answers),
@@ -424,14 +352,18 @@ def evidence(
         if edit.drop is not None and edit.controls:
             over = edit.drop - max(edit.controls)
         edits[edit.name] = over
+    found = {
+        "background": max(median(tried), mean(parts["blur"])) if tried else None,
+        "marker": edits[causal.marker.name],
+        "border": edits[causal.border.name],
+        "appearance": max(causal.base.logit - answer.logit for answer in changed) if changed else None,
+        "opacity": usual - mean(causal.base.logit - answer.logit for answer in drawn) if drawn else None,
+    }
+    found |= dict.fromkeys(NOT_ASKED.get(region, ()))
     return Evidence(
-        background=max(median(tried), mean(parts["blur"])) if tried else None,
-        marker=edits[causal.marker.name],
-        border=None if region == "lung-crop" else edits[causal.border.name],
-        appearance=max(causal.base.logit - answer.logit for answer in changed) if changed else None,
-        opacity=usual - mean(causal.base.logit - answer.logit for answer in drawn) if drawn else None,
+        **found,
         without_lungs=None if hidden is None else hidden - chance,
-        moved=max((abs(causal.base.logit - answer.logit) for answer in asked), default=None),
+        moved=max((abs(causal.base.logit - answer.logit) for answer in shown), default=None),
     )
 
 
@@ -494,7 +426,7 @@ def judge(
         Of :func:`names_finding`.
     drawn : tuple of Answer
         Of :func:`with_opacities`.
-    region : {"full", "lung-crop", "lung-mask"}
+    region : {"full", "lung-crop", "lung-mask", "background"}
         What of a radiograph the network is shown.
     """
     limits = limits or thresholds()
@@ -536,7 +468,7 @@ def _conclude(
     map_key, facts = maps
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
-        *([NOT_ASKED[region]] if region in NOT_ASKED else []),
+        *([SHOWN[region]] if region in SHOWN else []),
         *facts,
     ]
     left, most = found.without_lungs, limits.most_without_lungs * usual
@@ -572,7 +504,7 @@ def _conclude(
         name, facts = "undetermined", ["the lungs could not be hidden", *facts]
     else:
         name = "undetermined" if turned or still or stays or unsure else "none found"
-    return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version, finding)
+    return Verdict(name, map_key, causal_key, tuple(facts), found, usual, limits.version, finding, region)
 
 
 def _map_key(

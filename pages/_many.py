@@ -28,7 +28,8 @@ from cxnet.audit.localisation import CONSTANT
 from cxnet.batch import Row
 from cxnet.errors import CxnetError
 from cxnet.radiograph import Radiograph
-from cxnet.verdict import NAMES, thresholds
+from cxnet.thresholds import thresholds
+from cxnet.verdict import NAMES
 from cxnet.weights import Card
 from cxnet.wrong_reasons import Tier
 from pages import _jobs, _run_exports, _session

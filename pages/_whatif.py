@@ -28,7 +28,8 @@ from cxnet.classifier import softmax
 from cxnet.enhance import Grey
 from cxnet.errors import CxnetError
 from cxnet.lungs import look_at
-from cxnet.verdict import TESTS, CaseAudit, Verdict, audit, thresholds
+from cxnet.thresholds import TESTS, thresholds
+from cxnet.verdict import CaseAudit, Verdict, audit
 from pages import _jobs, _memory, _session
 from pages._viewer import Box
 
@@ -273,6 +274,8 @@ VERDICTS = {
     "undetermined": "Undetermined: neither a wrong reason found nor the answer cleared",
 }
 NAMES = {True: "a finding", False: "no finding"}
+#: What of a radiograph a network is shown, where that leaves tests out.
+SHOWN = {"lung-mask": "nothing but the lungs"}
 TURNED = {True: "turned", False: "did not turn", None: "could not be read"}
 OPACITY_TITLES = {0: "Ground glass", 1: "Consolidation"}
 FILL_TITLES = {"mean": "the mean grey", "blur": "a strong blur", "noise": "noise"}
@@ -550,15 +553,13 @@ def _evidence(verdict: Verdict) -> None:
     rows = []
     for name, meaning in TESTS.items():
         value = verdict.evidence.values[name]
-        rows.append(
-            (
-                meaning,
-                "undefined" if value is None else signed(value),
-                f"from {lines[name]:.2f}"
-                if name in lines
-                else f"not asked of an answer that names {NAMES[verdict.finding]}",
-            )
-        )
+        if name in verdict.asked:
+            turns = f"from {lines[name]:.2f}"
+        elif name in lines:
+            turns = f"not asked of a network that is shown {SHOWN[verdict.region]}"
+        else:
+            turns = f"not asked of an answer that names {NAMES[verdict.finding]}"
+        rows.append((meaning, "undefined" if value is None else signed(value), turns))
     left, most = verdict.evidence.without_lungs, thresholds().most_without_lungs * verdict.usual
     rows.append(
         (

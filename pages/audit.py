@@ -21,12 +21,6 @@ from pages import _gallery, _panels, _store  # noqa: E402
 NONE = "none"
 OFFENDERS, ALL = "offenders", "all"
 ZONES_BY = {"predicted": "class called", "source": "source"}
-#: What a network is shown of a radiograph → what its rate does not say.
-REGIONS = {
-    "lung-mask": "shown nothing but the lungs, so nothing outside them can be held against it. A lower rate says that, and not that "
-    "its reasons are right: the lungs' outline still tells sources.",
-    "lung-crop": "shown the crop around the lungs, which reach its border. So the border is not asked and cannot be held against it.",
-}
 TITLES = {"full": "full: causal tests and verdict", "fast": "fast: maps only"}
 
 
@@ -101,9 +95,12 @@ def compare(found: dict[str, Run], run: str, audit: StoredAudit) -> None:
     )  # fmt: skip
     if chosen != NONE:
         panels.comparison(run, chosen, wrong_reasons.compare(audit.table, panels.opened(found[chosen], "full").table))
-        for name in (run, chosen):
-            if (region := found[name].info.get("region")) in REGIONS:
-                st.caption(f"{panels.escaped(name)}: {REGIONS[region]}")
+        masked = [name for name in (run, chosen) if found[name].info.get("region") == "lung-mask"]
+        if masked:
+            st.caption(
+                f"{' and '.join(map(panels.escaped, masked))}: shown nothing but the lungs, so nothing outside them can be held "
+                "against it. A lower rate says that, and not that its reasons are right: the lungs' outline still tells sources."
+            )
 
 
 def cases(run: Run, audit: StoredAudit) -> None:

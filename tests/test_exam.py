@@ -15,11 +15,11 @@ from streamlit.testing.v1 import AppTest
 
 from cxnet import exam
 from cxnet.__main__ import main
-from cxnet.errors import DatasetError, SettingsError
+from cxnet.errors import DatasetError, SettingsError, WeightsError
 from cxnet.exam.fixtures import DISEASE, FILTERS, INPUT_PX, LAYERS, build, erase, stack
 from cxnet.exam.results import ACCUSED, CHOOSE, LEAST_EVIDENCE, REPORT, area_with_interval, strengths
 from cxnet.exam.sitting import usual_evidence
-from cxnet.verdict import ASKED, TESTS, Thresholds, thresholds
+from cxnet.thresholds import TESTS, THRESHOLDS, Thresholds, thresholds
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +34,23 @@ def test_thresholds_are_those_of_the_stored_exam(stored: exam.Exam) -> None:
     assert limits.version == stored.version
     told = stored.info["thresholds"]
     assert limits == Thresholds(**told)
-    assert set(limits.finding) == set(ASKED[True]) and set(limits.no_finding) == set(ASKED[False])
+
+
+@pytest.mark.parametrize(
+    "change", [("opacity = 0.50", ""), ("border = 0.20", "edge = 0.20"), ("[no_finding]", "[none]")]
+)
+def test_a_file_of_thresholds_that_lacks_a_line_or_has_a_strange_one_is_refused(
+    change: tuple[str, str], tmp_path: Path
+) -> None:
+    text = THRESHOLDS.read_text("utf-8")
+    assert change[0] in text
+    path = tmp_path / "thresholds.toml"
+    path.write_text(text, "utf-8")
+    assert thresholds(path) == thresholds()
+    path = tmp_path / "changed.toml"
+    path.write_text(text.replace(*change), "utf-8")
+    with pytest.raises(WeightsError, match=r"changed\.toml cannot be understood"):
+        thresholds(path)
 
 
 def test_stored_areas_follow_from_the_stored_rows(stored: exam.Exam) -> None:

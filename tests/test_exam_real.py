@@ -26,7 +26,7 @@ from cxnet.exam.results import PHANTOMS, REAL, REPORT, accused
 from cxnet.exam.sitting import behaves
 from cxnet.lungs import LungSegmenter
 from cxnet.phantom import make_phantom
-from cxnet.verdict import thresholds
+from cxnet.thresholds import thresholds
 
 ROOT = Path(__file__).parents[1]
 #: A row of the stored table: figures and names, never a picture.

@@ -215,6 +215,7 @@ def test_a_network_that_sees_a_crop_is_audited_in_the_crop(root: Path) -> None:
     assert found.causal.base.predicted == int(np.argmax(analysis.prediction.logits))
     chosen = analysis.prediction.probabilities[CLASSES.index(analysis.target)]
     assert found.causal.base.probability == pytest.approx(chosen, abs=1e-4)
+    assert found.verdict.region == "lung-crop" and "border" in found.verdict.asked
     # lungs-only hides all but the lungs' hull: in the crop that is less than in the whole picture
     assert found.causal.region("lungs-only").reason is None
 

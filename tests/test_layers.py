@@ -37,6 +37,7 @@ ORDER = [
         "explain",
         "audit",
         "analysis",
+        "thresholds",
         "verdict",
         "exam",
         "batch",

@@ -17,18 +17,16 @@ from cxnet.errors import WeightsError
 from cxnet.explain import Explanation
 from cxnet.lungs import LungMask
 from cxnet.runs import find_run
+from cxnet.thresholds import ASKED, TESTS, thresholds
 from cxnet.verdict import (
-    ASKED,
     NAMES,
     NO_CONTROLS,
     SURROUNDINGS,
-    TESTS,
     Evidence,
     Verdict,
     evidence,
     judge,
     surroundings,
-    thresholds,
     usual_evidence,
     with_opacities,
 )
@@ -179,17 +177,7 @@ def test_a_network_that_is_shown_only_the_lungs_is_asked_for_their_outline(reads
     assert found.name == ("undetermined" if reads_outline else "none found")
     assert any("nothing but the lungs" in fact for fact in found.facts)
     assert any("from the lungs' outline alone" in fact for fact in found.facts) == reads_outline
-
-
-def test_the_border_of_a_crop_around_the_lungs_is_not_asked() -> None:
-    causal = causal_tests(radiograph(), lungs(), reads(2, 40, offset=-10), identity, 0)
-    whole, crop = (
-        judge({}, {}, causal, (), LungMask(lungs(), "human"), region=region) for region in ("full", "lung-crop")
-    )
-    assert whole.evidence.border is not None and any("border of the picture" in fact for fact in whole.facts)
-    assert crop.evidence.border is None and not any("border of the picture" in fact for fact in crop.facts)
-    assert any("the border was not asked" in fact for fact in crop.facts)
-    assert crop.evidence.background == whole.evidence.background and crop.name == "wrong reason"
+    assert found.to_json()["tests_asked"] == ["marker", "border"]
 
 
 def test_unknown_usual_evidence_is_told() -> None:

@@ -45,7 +45,7 @@ from cxnet.batch.case import (
 from cxnet.batch.planning import Plan, Task, plan
 from cxnet.batch.workers import in_processes, on_scheduler
 from cxnet.errors import SettingsError
-from cxnet.verdict import thresholds
+from cxnet.thresholds import thresholds
 from cxnet.weights import card
 from cxnet.writing import write_files
 from cxnet.wrong_reasons import PROPERTIES, SCHEMA, Tier

@@ -32,7 +32,8 @@ from cxnet.exam.results import CHOOSE, REPORT, RESAMPLES, Exam, conclude
 from cxnet.explain import Explanation
 from cxnet.explain.grad_cam import grad_cam
 from cxnet.lungs import LungMask
-from cxnet.verdict import Thresholds, Verdict, judge, surroundings, thresholds, with_opacities
+from cxnet.thresholds import Thresholds, thresholds
+from cxnet.verdict import Verdict, judge, surroundings, with_opacities
 from cxnet.wrong_reasons import names_finding
 
 #: A network that is right on less of what it was trained for has learnt nothing that could be audited.

@@ -19,7 +19,8 @@ from cxnet import __version__, overlay
 from cxnet.analysis import Analysis, panels, to_json
 from cxnet.audit import AuditScore
 from cxnet.explain import METHODS, Explanation
-from cxnet.verdict import ASKED, TESTS, CaseAudit, thresholds
+from cxnet.thresholds import TESTS, thresholds
+from cxnet.verdict import CaseAudit
 
 #: Longer side of a picture in the report; the bundle holds all of its pixels.
 PICTURE_PX = 640
@@ -172,7 +173,7 @@ def _verdict(audit: CaseAudit | None) -> Section:
             number(lines[name]) if same else "of another version",
         )
         for name, says in TESTS.items()
-        if name in ASKED[verdict.finding]
+        if name in verdict.asked
     )
     return Section(
         title,
