@@ -63,7 +63,7 @@ def main() -> None:
             parts.append(rows)
     table, limits = pd.concat(parts, ignore_index=True), thresholds()
     print(f"\n{table['network'].nunique()} of {len(tasks)} networks count; thresholds version {limits.version}")
-    print(pd.crosstab([table["kind"], table["answer"]], verdicts(table, limits)).to_string())
+    print(pd.crosstab([table["kind"], table["answer"]], verdicts(table, limits).rename("verdict")).to_string())
     ill = table[table["answer"] == "disease"]
     area = area_with_interval(ill, strengths(ill, limits))
     print(f"\nROC AUC, answers 'disease': {area['auc']:.3f} [{area['low']:.3f}, {area['high']:.3f}]")
