@@ -81,7 +81,7 @@ def lesions() -> None:
 
 
 def _chart(part: pd.DataFrame, key: str, figure: str) -> None:
-    accent, quiet, ink = _panels.colours()
+    accent, _, _, ink = _panels.palette()
     rows = part[part["value"].notna()]
     names = [METHODS.get(method, method) for method in rows["method"]]
     below, above = rows["value"] - rows["low"], rows["high"] - rows["value"]
@@ -96,24 +96,15 @@ def _chart(part: pd.DataFrame, key: str, figure: str) -> None:
         error_x={"array": above, "arrayminus": below, "color": accent, "thickness": 2},
         hovertemplate="%{y}: %{x:.1%}<extra></extra>",
     )  # fmt: skip
-    chart.update_layout(
+    _panels.draw_chart(
+        chart,
+        f"{key}-{figure}",
+        "Share of each map in the drawn regions beside its nulls; the table has the numbers.",
         height=110 + 34 * len(rows),
         margin={"l": 0, "r": 10, "t": 6, "b": 0},
-        xaxis={"range": [0, 1.02], "tickformat": ".0%", "fixedrange": True, "color": ink, "gridcolor": quiet},
-        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True, "color": ink, "showgrid": False},
-        legend={"orientation": "h", "y": -0.35, "x": 0, "font": {"color": ink}},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": ink},
-        dragmode=False,
-    )
-    st.plotly_chart(
-        chart,
-        width="stretch",
-        config={"displayModeBar": False},
-        key=f"{key}-{figure}",
-        theme=None,
-        alt="Share of each map in the drawn regions beside its nulls; the table has the numbers.",
+        xaxis={"range": [0, 1.02], "tickformat": ".0%"},
+        yaxis={"autorange": "reversed", "showgrid": False},
+        legend={"orientation": "h", "y": -0.35, "x": 0},
     )
 
 

@@ -211,7 +211,7 @@ def curve_rows(curves: Curves) -> pd.DataFrame:
 def chart(name: str, found: Curves) -> None:
     """The curves of a map as a chart, and as a table."""
     rows = curve_rows(found)
-    accent, quiet, ink = _panels.colours()
+    accent, _, _, ink = _panels.palette()
     lines = go.Figure()
     for title, values in rows.items():
         hottest, hides = str(title).endswith("hottest first"), str(title).startswith("Hidden")
@@ -221,32 +221,21 @@ def chart(name: str, found: Curves) -> None:
             marker={"symbol": "circle" if hides else "diamond", "size": 8},
             hovertemplate=f"{title}: %{{y:.2f}} at %{{x:.0%}}<extra></extra>",
         )  # fmt: skip
-    axis = {"fixedrange": True, "automargin": True, "color": ink, "gridcolor": quiet, "zerolinecolor": quiet}
-    lines.update_layout(
-        height=360,
-        margin={"l": 0, "r": 10, "t": 10, "b": 0},
-        xaxis={
-            **axis,
-            "tickformat": ".0%",
-            "title": {"text": "share of the patches", "standoff": 8},
-            "range": [0, 1.01],
-        },
-        yaxis={**axis, "title": {"text": "logit, normalised", "standoff": 12}},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"color": ink}},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": ink},
-        dragmode=False,
-    )
     areas = ", ".join(
         f"{figure.lower()} {score.value:.2f} against {score.null['random order']:.2f} in random order"
         for figure, score in zip(FIGURES, found.scores, strict=False)
         if score.value is not None
     )
-    st.plotly_chart(
-        lines, width="stretch", config={"displayModeBar": False}, key="maps-chart", theme=None,
-        alt=f"Deletion and insertion curves of {name}; areas: {areas}. The table has the numbers.",
-    )  # fmt: skip
+    _panels.draw_chart(
+        lines,
+        "maps-chart",
+        f"Deletion and insertion curves of {name}; areas: {areas}. The table has the numbers.",
+        height=360,
+        margin={"l": 0, "r": 10, "t": 10, "b": 0},
+        xaxis={"tickformat": ".0%", "title": {"text": "share of the patches", "standoff": 8}, "range": [0, 1.01]},
+        yaxis={"title": {"text": "logit, normalised", "standoff": 12}},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
     st.table(rows.map(lambda value: f"{value:.2f}".replace("-", "−")))
 
 

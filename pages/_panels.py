@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,32 +55,33 @@ def palette() -> Palette:
     return THEMES["dark" if st.context.theme.type == "dark" else "light"]
 
 
-def colours() -> tuple[str, str, str]:
-    """Accent, grid and text colour of :func:`palette`."""
-    found = palette()
-    return found.accent, found.grid, found.ink
-
-
-def _draw_bars(bars: go.Figure, key: str, alt: str) -> None:
-    """Draw a row a class from 0 to 1; without Streamlit's theme, which would make its text grey."""
+def draw_chart(
+    figure: go.Figure, key: str, alt: str, *, xaxis: dict[str, Any], yaxis: dict[str, Any], **layout: Any
+) -> None:
+    """Draw a chart in the colours of :func:`palette`; without Streamlit's theme, which would make its text grey."""
     _, _, grid, ink = palette()
-    bars.update_layout(
-        height=150,
-        margin={"l": 0, "r": 44, "t": 4, "b": 4},
-        xaxis={
-            "range": [0, 1], "tickformat": ".1f", "fixedrange": True, "color": ink, "gridcolor": grid,
-            "zerolinecolor": grid, "automargin": True,
-        },
-        yaxis={
-            "autorange": "reversed", "fixedrange": True, "color": ink, "showgrid": False, "automargin": True,
-            "ticksuffix": " ",
-        },
+    axis = {
+        "fixedrange": True, "automargin": True, "ticklabelstandoff": 5, "color": ink, "gridcolor": grid, "zerolinecolor": grid,
+    }  # fmt: skip
+    figure.update_layout(
+        xaxis=axis | xaxis,
+        yaxis=axis | yaxis,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": ink, "family": "Source Sans, sans-serif", "size": 13},
         dragmode=False,
+        **layout,
+    )
+    st.plotly_chart(figure, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
+
+
+def _draw_bars(bars: go.Figure, key: str, alt: str) -> None:
+    """Draw a row a class from 0 to 1."""
+    draw_chart(
+        bars, key, alt, height=150, margin={"l": 0, "r": 44, "t": 4, "b": 4},
+        xaxis={"range": [0, 1], "tickformat": ".1f"},
+        yaxis={"autorange": "reversed", "showgrid": False, "ticksuffix": " "},
     )  # fmt: skip
-    st.plotly_chart(bars, width="stretch", config={"displayModeBar": False}, key=key, theme=None, alt=alt)
 
 
 def output(analysis: Analysis) -> None:

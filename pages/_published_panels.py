@@ -498,7 +498,7 @@ def _worth(cls: str, prevalence: float, sensitivity: float, specificity: float) 
 def _curve(prevalence: float, sensitivity: float, specificity: float, precision: float) -> None:
     steps = [10 ** (-4 + 4 * step / 80) for step in range(80)]
     curve = [precision_at_prevalence(sensitivity, specificity, step) for step in steps]
-    accent, _, grid, ink = _panels.palette()
+    accent = _panels.palette().accent
     drawn = go.Figure(
         [
             go.Scatter(x=steps, y=curve, mode="lines", line={"color": accent}, hoverinfo="skip"),
@@ -507,7 +507,10 @@ def _curve(prevalence: float, sensitivity: float, specificity: float, precision:
             ),
         ]
     )
-    drawn.update_layout(
+    _panels.draw_chart(
+        drawn,
+        "precision-curve",
+        f"Precision against prevalence; {100 * precision:.1f} % at {_share(prevalence)}.",
         height=220,
         margin={"l": 0, "r": 10, "t": 8, "b": 0},
         xaxis={
@@ -515,31 +518,9 @@ def _curve(prevalence: float, sensitivity: float, specificity: float, precision:
             "title": "prevalence",
             "tickvals": [1e-4, 1e-3, 1e-2, 1e-1, 0.5],
             "ticktext": ["0.01 %", "0.1 %", "1 %", "10 %", "50 %"],
-            "fixedrange": True,
-            "color": ink,
-            "gridcolor": grid,
         },
-        yaxis={
-            "title": "precision",
-            "range": [0, 1.02],
-            "tickformat": ".0%",
-            "fixedrange": True,
-            "color": ink,
-            "gridcolor": grid,
-        },
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": ink},
+        yaxis={"title": "precision", "range": [0, 1.02], "tickformat": ".0%"},
         showlegend=False,
-        dragmode=False,
-    )
-    st.plotly_chart(
-        drawn,
-        width="stretch",
-        config={"displayModeBar": False},
-        key="precision-curve",
-        theme=None,
-        alt=f"Precision against prevalence; {100 * precision:.1f} % at {_share(prevalence)}.",
     )
     with st.expander("The curve as a table"):
         shares = sorted({*TABLE_PREVALENCES, prevalence})

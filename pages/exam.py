@@ -112,24 +112,23 @@ kind = st.selectbox(
 )
 rows = chosen[chosen["kind"] == kind].set_index("detector")
 rows = rows.loc[[name for name in reversed(DETECTORS) if name in rows.index]]
+colours = _panels.palette()
 figure = go.Figure(
     go.Scatter(
-        x=rows["auc"], y=rows.index, mode="markers", marker={"size": 10, "color": "#2a7fba"},
-        error_x={"array": rows["high"] - rows["auc"], "arrayminus": rows["auc"] - rows["low"], "color": "#2a7fba"},
+        x=rows["auc"], y=rows.index, mode="markers", marker={"size": 10, "color": colours.accent},
+        error_x={"array": rows["high"] - rows["auc"], "arrayminus": rows["auc"] - rows["low"], "color": colours.accent},
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
 )  # fmt: skip
-figure.add_vline(0.5, line={"dash": "dot", "color": "#888888"}, annotation_text="guessing", annotation_position="top")
-figure.update_layout(
-    height=320, margin={"l": 0, "r": 10, "t": 30, "b": 0}, xaxis={"range": [-0.02, 1.03], "title": "ROC AUC"}
-)
-st.plotly_chart(
-    figure,
-    width="stretch",
-    config={"displayModeBar": False},
-    key="exam-areas",
-    alt="ROC AUC of each test; the table below has the numbers.",
-)
+figure.add_vline(
+    0.5, line={"dash": "dot", "color": colours.ink}, annotation_text="guessing", annotation_position="top",
+    annotation_font_color=colours.ink,
+)  # fmt: skip
+_panels.draw_chart(
+    figure, "exam-areas", "ROC AUC of each test; the table below has the numbers.", height=320,
+    margin={"l": 0, "r": 10, "t": 30, "b": 0},
+    xaxis={"range": [-0.02, 1.03], "title": "ROC AUC"}, yaxis={"ticksuffix": " "},
+)  # fmt: skip
 st.caption(
     "Dots: chance that a right answer of a cheating network gets the higher value than one of a clean network. Bars: 95 % "
     "intervals from resampling networks and cases. Below 0.5 a test speaks more against the innocent."
