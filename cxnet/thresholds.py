@@ -72,7 +72,7 @@ class Thresholds:
 
     def shares(self, finding: bool) -> Mapping[str, float]:
         """The lines of answers that name a `finding`, or none, by test."""
-        return MappingProxyType(dict(self.finding if finding else self.no_finding))
+        return MappingProxyType(self.finding if finding else self.no_finding)
 
     def lines(self, usual: float, finding: bool) -> dict[str, float]:
         """Logits from which each test of :data:`ASKED` turns, for a network with this usual evidence."""

@@ -149,10 +149,7 @@ class Evidence:
 
 
 OWN_LINES = "how strongly this network usually answers is not known, so the lines come from this answer's own evidence"
-#: What of a radiograph a network is shown → why some tests were not made.
-SHOWN: Mapping[Region, str] = {
-    "lung-mask": "this network is shown nothing but the lungs: their surroundings were not asked",
-}
+SHOWN_LUNGS_ONLY = "this network is shown nothing but the lungs: their surroundings were not asked"
 NO_CONTROLS = "taking burned-in text or markers away costs the answer as much as would accuse it, but nothing is there to compare with"
 ANOTHER_ANSWER = "the network gives another answer: nothing can be said of the reasons for this one"
 
@@ -468,7 +465,7 @@ def _conclude(
     map_key, facts = maps
     facts = [
         *(f"{TESTS[name]} ({found.values[name]:+.1f} logits, turns at {lines[name]:.1f})" for name in turned),
-        *([SHOWN[region]] if region in SHOWN else []),
+        *([SHOWN_LUNGS_ONLY] if region == "lung-mask" else []),
         *facts,
     ]
     left, most = found.without_lungs, limits.most_without_lungs * usual

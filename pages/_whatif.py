@@ -274,8 +274,6 @@ VERDICTS = {
     "undetermined": "Undetermined: neither a wrong reason found nor the answer cleared",
 }
 NAMES = {True: "a finding", False: "no finding"}
-#: What of a radiograph a network is shown, where that leaves tests out.
-SHOWN = {"lung-mask": "nothing but the lungs"}
 TURNED = {True: "turned", False: "did not turn", None: "could not be read"}
 OPACITY_TITLES = {0: "Ground glass", 1: "Consolidation"}
 FILL_TITLES = {"mean": "the mean grey", "blur": "a strong blur", "noise": "noise"}
@@ -522,7 +520,7 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
     )
     if verdict.facts:
         st.markdown("\n".join(f"- {fact[0].upper()}{fact[1:]}" for fact in verdict.facts))
-    _evidence(verdict)
+    st.table(evidence_rows(verdict))
     rows = [
         (
             score.name,
@@ -547,8 +545,8 @@ def show_verdict(found: CaseAudit, analysis: Analysis) -> None:
     )
 
 
-def _evidence(verdict: Verdict) -> None:
-    """How strongly each causal test speaks, beside the line from which it turns."""
+def evidence_rows(verdict: Verdict) -> pd.DataFrame:
+    """How strongly each causal test speaks, beside the line from which it turns, or why it was not made."""
     lines = thresholds().lines(verdict.usual, verdict.finding)
     rows = []
     for name, meaning in TESTS.items():
@@ -556,7 +554,7 @@ def _evidence(verdict: Verdict) -> None:
         if name in verdict.asked:
             turns = f"from {lines[name]:.2f}"
         elif name in lines:
-            turns = f"not asked of a network that is shown {SHOWN[verdict.region]}"
+            turns = "not asked of a network that is shown nothing but the lungs"
         else:
             turns = f"not asked of an answer that names {NAMES[verdict.finding]}"
         rows.append((meaning, "undefined" if value is None else signed(value), turns))
@@ -569,4 +567,4 @@ def _evidence(verdict: Verdict) -> None:
         )
     )
     names = ["Would mean", "Evidence, logits", "Turns"]
-    st.table(pd.DataFrame(rows, columns=names, index=pd.Index([*TESTS, "without lungs"], name="Causal test")))
+    return pd.DataFrame(rows, columns=names, index=pd.Index([*TESTS, "without lungs"], name="Causal test"))

@@ -27,6 +27,8 @@ from cxnet.explain.lime import LimeSettings
 from cxnet.lungs import LungMask
 from cxnet.phantom import SAMPLES
 from cxnet.radiograph import Radiograph
+from cxnet.thresholds import thresholds
+from cxnet.verdict import Evidence, Verdict
 from pages import _jobs, _session, _whatif
 from pages._viewer import _box
 from pages._whatif import KINDS, Request, audit_steps, control_boxes, in_words, try_edit
@@ -393,3 +395,16 @@ def test_a_verdict_stays_until_lime_has_finished(go: threading.Event) -> None:
     when(press(at, "run-lime"), lambda job: job.state == "done")
     assert not judged(at) and not at.button(key="run-verdict").disabled
     assert any("test again to have it judged as well" in info.value for info in at.info)
+
+
+def test_the_table_of_evidence_says_which_tests_were_not_made_and_why() -> None:
+    evidence = Evidence(None, 0.1, 0.2, None, None, without_lungs=-1.0, moved=3.0)
+    lungs_only = Verdict("none found", False, False, (), evidence, 2.0, thresholds().version, True, "lung-mask")
+    turns = _whatif.evidence_rows(lungs_only)["Turns"]
+    assert {name for name in turns.index if turns[name].startswith("from ")} == {"marker", "border", "without lungs"}
+    assert turns["background"] == turns["appearance"] == "not asked of a network that is shown nothing but the lungs"
+    assert turns["opacity"] == "not asked of an answer that names a finding"
+    assert turns["border"] == f"from {2 * thresholds().finding['border']:.2f}"
+    normal = _whatif.evidence_rows(replace(lungs_only, finding=False, region="full"))["Turns"]
+    assert normal["border"] == f"from {2 * thresholds().no_finding['border']:.2f}"
+    assert normal["background"] == normal["without lungs"] == "not asked of an answer that names no finding"
